@@ -1,0 +1,3 @@
+//! `agent.toml`: what each part is told.
+
+pub mod settings;

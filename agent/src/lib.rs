@@ -1,0 +1,10 @@
+//! The agent: makes one device run what the fleet repository says.
+//!
+//! Floors, lower never imports higher (`tests/suite/floors.rs` holds it):
+//! `phase`, `retry`, `window`, `plan` (pure) → `ports`, `config` → adapters
+//! (`source`, `runtime`, `health`, `journal`, `uplink`, `clock`; never each
+//! other) → `daemon`, `control`, commands.
+
+pub mod config;
+pub mod phase;
+pub mod ports;

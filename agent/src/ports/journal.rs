@@ -1,0 +1,207 @@
+//! What survives a power cut: the `Journal` port and its values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet::desired::{AppSpec, Blobs, DesiredState};
+use fleet::digest::Digest;
+use fleet::name::AppName;
+use fleet::revision::{CommitId, Revision};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Reason;
+use super::runtime::{Inventory, Pins};
+use crate::phase::Phase;
+
+/// A revision's desired state as it is kept, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    pub revision: Revision,
+    pub desired: DesiredState,
+    /// What its images resolved to.
+    pub pins: Pins,
+}
+
+impl Kept {
+    /// Every blob that the state names.
+    #[must_use]
+    pub fn blobs(&self) -> BTreeSet<Digest> {
+        use fleet::compose::model::MountSource;
+        let mut named = BTreeSet::new();
+        for app in &self.desired.apps {
+            match &app.spec {
+                AppSpec::Files(spec) => named.extend(spec.files.values().map(|file| file.content)),
+                AppSpec::Kubernetes(spec) => named.extend(spec.files.values()),
+                AppSpec::Compose(project) => {
+                    for mount in project.services.values().flat_map(|service| &service.mounts) {
+                        match &mount.source {
+                            MountSource::Repository { files, .. } => {
+                                named.extend(files.values().map(|file| file.content));
+                            }
+                            MountSource::Content { file, .. } => {
+                                named.insert(file.content);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+        named
+    }
+}
+
+/// The high-water mark of trust (design §4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    pub revision: Revision,
+    /// The commit's `trust/` as it counts from here on: paths to bytes as text
+    /// (`trust/allowed_signers`, `trust/revoked_keys`, `trust/policy.yaml`).
+    /// Empty where the repository never had one.
+    pub trust: BTreeMap<String, String>,
+    /// Keys that a `revoked_keys` of the chain ever named: `ssh-ed25519 AAAA…`.
+    pub revoked: BTreeSet<String>,
+    /// The floor in force; it only ever moves forward.
+    pub floor: Option<CommitId>,
+    /// Identity of every floor's commit, where it is known.
+    pub committed_at: Timestamp,
+    /// First principal of the key that signed it, and the key's fingerprint.
+    pub signer: String,
+    pub fingerprint: String,
+    /// The commit message's first line.
+    pub subject: String,
+    /// Digest of the device's own root files when this was accepted.
+    pub root: Digest,
+}
+
+/// A revision that is not tried again unprompted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocked {
+    pub revision: Revision,
+    /// Its desired state's digest, where it rendered.
+    pub digest: Option<Digest>,
+    /// Stable, CamelCase: `Unhealthy`, `ApplyFailed`, `RolledBack`, …
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    pub since: Timestamp,
+}
+
+/// An operator's pause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspension {
+    /// Repair stops, too.
+    pub all: bool,
+    pub by: String,
+    pub since: Timestamp,
+}
+
+/// Everything small that survives a power cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    pub accepted: Option<Accepted>,
+    pub phase: Phase,
+    /// The newest revision that applied and stayed healthy, and the one before.
+    pub good: Option<Revision>,
+    pub before: Option<Revision>,
+    pub blocked: Vec<Blocked>,
+    /// By app: what burgee owns. Journalled before anything is created.
+    pub inventory: BTreeMap<AppName, Inventory>,
+    pub suspended: Option<Suspension>,
+    /// Counts starts of the agent; the first half of a report's place.
+    pub epoch: u64,
+    /// Highest sequence of a command and of a release that were acted on.
+    pub command_sequence: u64,
+    pub release_sequence: u64,
+    /// The newest history entries, oldest first, bounded.
+    pub history: Vec<HistoryEntry>,
+}
+
+/// What happened to a revision on this device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryEntry {
+    pub at: Timestamp,
+    pub revision: CommitId,
+    /// `accepted`, `applied`, `steady`, `failed`, `rolled-back`, …
+    pub event: String,
+    pub message: String,
+}
+
+/// Why the journal could not keep or give back what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("another agent holds {path}")]
+    Locked { path: String },
+    #[error("the disk under {path} is full")]
+    Full { path: String },
+    #[error("{path} is read-only")]
+    ReadOnly { path: String },
+    #[error("cannot {action} {path}")]
+    Io {
+        action: &'static str,
+        path: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + core::marker::Sync>,
+    },
+    #[error("{what} is damaged and in neither copy")]
+    Damaged { what: String },
+}
+
+impl Reason for JournalError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Locked { .. } => "StoreLocked",
+            Self::Full { .. } => "DiskFull",
+            Self::ReadOnly { .. } => "DiskReadOnly",
+            Self::Io { .. } => "StoreFailed",
+            Self::Damaged { .. } => "StoreDamaged",
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        !matches!(self, Self::Locked { .. } | Self::Damaged { .. })
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Locked { .. } => Some("stop the other burgee-agent, or give this one its own store.path".to_owned()),
+            Self::Full { path } => {
+                Some(format!("free space on the file system of {path}; the agent goes on by itself"))
+            }
+            Self::ReadOnly { path } => Some(format!("remount {path} writable; the agent goes on by itself")),
+            _ => None,
+        }
+    }
+}
+
+/// What survives a power cut. Synchronous: a commit is a few milliseconds and
+/// nothing may happen beside it.
+pub trait Journal {
+    /// As of the last commit.
+    fn state(&self) -> &State;
+
+    /// Makes `state` durable, and with it `keep` (a revision's desired state
+    /// and its blobs). When this returns, a power cut loses none of it; when
+    /// it fails, what was durable before still is. Kept states that neither
+    /// phase, `good` nor `before` name are dropped. Equal state: no write.
+    ///
+    /// # Errors
+    /// When the disk is full, read-only, or fails.
+    fn commit(&mut self, state: State, keep: Option<(&Kept, &Blobs)>) -> Result<(), JournalError>;
+
+    /// A kept state and its blobs.
+    ///
+    /// # Errors
+    /// When it is damaged in both copies.
+    fn kept(&self, revision: &Revision) -> Result<Option<(Kept, Blobs)>, JournalError>;
+
+    /// What the open had to mend or do without, for a condition: the database
+    /// was rebuilt from the second copy, the disk is read-only, …
+    fn notice(&self) -> Option<String>;
+}

@@ -1,0 +1,14 @@
+//! What burgee's agent, hub and command line must agree on.
+//!
+//! The fleet repository's format, rendering, trust and the messages on the
+//! wire. **Nothing here does I/O, is async, or reads a clock**: times come in
+//! as arguments and files through [`tree::Tree`], so that the same function
+//! gives the same answer on the device, on the hub and on a laptop.
+
+pub mod compose;
+pub mod desired;
+pub mod digest;
+pub mod name;
+pub mod revision;
+pub mod tree;
+pub mod wire;
