@@ -8,6 +8,7 @@
 pub mod compose;
 pub mod desired;
 pub mod digest;
+pub mod finding;
 pub mod name;
 pub mod revision;
 pub mod tree;
