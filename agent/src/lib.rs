@@ -7,4 +7,7 @@
 
 pub mod config;
 pub mod phase;
+pub mod plan;
 pub mod ports;
+pub mod retry;
+pub mod window;
