@@ -19,8 +19,9 @@ use crate::phase::Phase;
 pub struct Kept {
     pub revision: Revision,
     pub desired: DesiredState,
-    /// What its images resolved to.
-    pub pins: Pins,
+    /// What its images resolved to, by app: an app that did not change keeps
+    /// what its tags meant.
+    pub pins: BTreeMap<AppName, Pins>,
 }
 
 impl Kept {
