@@ -8,3 +8,4 @@
 pub mod config;
 pub mod phase;
 pub mod ports;
+pub mod runtime;
