@@ -14,4 +14,7 @@ pub mod log;
 pub mod metrics;
 pub mod notify;
 pub mod phase;
+pub mod plan;
 pub mod ports;
+pub mod retry;
+pub mod window;
