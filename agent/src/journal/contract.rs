@@ -8,11 +8,12 @@ use fleet::desired::{
     OnFailure, PrunePolicy,
 };
 use fleet::digest::Digest;
+use fleet::name::AppName;
 use fleet::revision::Revision;
 
 use crate::phase::{Boots, Phase};
 use crate::ports::journal::{Blocked, HistoryEntry, Journal, Kept, State};
-use crate::ports::runtime::Object;
+use crate::ports::runtime::{Object, Pins};
 
 pub(super) fn revision(number: u64) -> Revision {
     Revision { id: format!("{number:040x}").parse().unwrap(), identity: Digest::of(&number.to_be_bytes()) }
@@ -45,7 +46,11 @@ pub(super) fn kept(number: u64, size: usize) -> (Kept, Blobs) {
         has_rollout: false,
         digest: Digest::of(&number.to_le_bytes()),
     };
-    (Kept { revision: revision(number), desired, pins: BTreeMap::from([("a".to_owned(), "b".to_owned())]) }, blobs)
+    (Kept { revision: revision(number), desired, pins: pins("b") }, blobs)
+}
+
+fn pins(id: &str) -> BTreeMap<AppName, Pins> {
+    BTreeMap::from([("base".parse().unwrap(), Pins::from([("image".to_owned(), id.to_owned())]))])
 }
 
 /// A state as it is some way into the life of a device: `number` is steady,
@@ -64,7 +69,10 @@ pub(super) fn state(number: u64) -> State {
             message: "unhealthy".to_owned(),
             since: at,
         }],
-        inventory: BTreeMap::from([("base".parse().unwrap(), objects.collect())]),
+        inventory: BTreeMap::from([(
+            "base".parse().unwrap(),
+            BTreeMap::from([("files".to_owned(), objects.collect())]),
+        )]),
         epoch: number,
         history: (0..number.min(50))
             .map(|n| HistoryEntry { at, revision: revision(n).id, event: "steady".to_owned(), message: String::new() })
@@ -124,7 +132,7 @@ pub(super) fn holds<J: Journal>(mut journal: J, reopen: impl Fn(J) -> J) {
 
     // Pins change within a revision.
     let (mut three, three_blobs) = kept(3, 10_000);
-    three.pins.insert("image".to_owned(), "id".to_owned());
+    three.pins = pins("c");
     journal.commit(state(3), Some((&three, &three_blobs))).unwrap();
     journal = reopen(journal);
     assert_eq!(journal.kept(&revision(3)).unwrap().map(|(kept, _)| kept), Some(three));

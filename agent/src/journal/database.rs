@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fleet::digest::Digest;
 use sha2::Digest as _;
@@ -67,7 +68,7 @@ impl Database {
         make_folder(folder).map_err(Fault::Unusable)?;
         let config =
             sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(None).mode(sled::Mode::LowSpace);
-        let db = sleds(folder, || config.open())?;
+        let db = open_sled(folder, &config)?;
         let path = folder.join("db");
         let settled = File::open(&path).map_err(|error| failed("open", &path, error)).and_then(|file| {
             // sled writes its parameters without an fsync.
@@ -364,9 +365,28 @@ fn split_key(key: &[u8]) -> Option<(Digest, u32)> {
     Some((Digest::from(*digest), u32::from_be_bytes(number.try_into().ok()?)))
 }
 
+/// Opens sled. A database that this process closed a moment ago may still be
+/// held by sled's own threads: the store's lock says that it is nobody else.
+fn open_sled(folder: &Path, config: &sled::Config) -> Result<sled::Db, Fault> {
+    let mut tries = 0;
+    loop {
+        match guarded(|| config.open()) {
+            Ok(Err(sled::Error::Io(error))) if tries < 50 && error.to_string().contains("acquire lock") => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return judged(folder, outcome),
+        }
+    }
+}
+
 /// A call into sled: its panics and errors, told apart by what can be done.
 fn sleds<T>(folder: &Path, work: impl FnOnce() -> sled::Result<T>) -> Result<T, Fault> {
-    match guarded(work) {
+    judged(folder, guarded(work))
+}
+
+fn judged<T>(folder: &Path, outcome: Result<sled::Result<T>, String>) -> Result<T, Fault> {
+    match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) if !is_damage(&error) => {
             Err(Fault::Unusable(failed("use the database in", folder, error)))

@@ -12,7 +12,6 @@ use fleet::revision::Revision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
 
 /// The format that this agent writes. Raised when a field is added, so that an
@@ -55,23 +54,7 @@ pub(super) enum Unreadable {
 /// Every revision that the state needs the kept state of.
 pub(super) fn named(state: &State) -> Vec<&Revision> {
     let mut named: Vec<&Revision> = state.good.iter().chain(&state.before).collect();
-    match &state.phase {
-        Phase::Empty => {}
-        Phase::Steady { at } => named.push(at),
-        Phase::Preparing { at, to } | Phase::Held { at, to, .. } => {
-            named.push(to);
-            named.extend(at);
-        }
-        Phase::Applying { to, back, .. } | Phase::Probing { to, back, .. } => {
-            named.push(to);
-            named.extend(back);
-        }
-        Phase::RollingBack { failed, to } => named.extend([failed, to]),
-        Phase::Stalled { failed, at } => {
-            named.push(failed);
-            named.extend(at);
-        }
-    }
+    named.extend(state.phase.names());
     named
 }
 
