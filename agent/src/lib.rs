@@ -17,4 +17,5 @@ pub mod phase;
 pub mod plan;
 pub mod ports;
 pub mod retry;
+pub mod runtime;
 pub mod window;
