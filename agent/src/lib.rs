@@ -5,7 +5,14 @@
 //! (`source`, `runtime`, `health`, `journal`, `uplink`, `clock`; never each
 //! other) → `daemon`, `control`, commands.
 
+pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod control;
+pub mod journal;
+pub mod log;
+pub mod metrics;
+pub mod notify;
 pub mod phase;
 pub mod plan;
 pub mod ports;

@@ -152,7 +152,9 @@ pub enum JournalError {
         #[source]
         source: Box<dyn std::error::Error + Send + core::marker::Sync>,
     },
-    #[error("{what} is damaged and in neither copy")]
+    #[error("{path} has format {format}, written by a newer agent; this one knows up to {known}")]
+    Newer { path: String, format: u32, known: u32 },
+    #[error("{what} is damaged in both copies")]
     Damaged { what: String },
 }
 
@@ -163,12 +165,13 @@ impl Reason for JournalError {
             Self::Full { .. } => "DiskFull",
             Self::ReadOnly { .. } => "DiskReadOnly",
             Self::Io { .. } => "StoreFailed",
+            Self::Newer { .. } => "StoreNewer",
             Self::Damaged { .. } => "StoreDamaged",
         }
     }
 
     fn is_transient(&self) -> bool {
-        !matches!(self, Self::Locked { .. } | Self::Damaged { .. })
+        !matches!(self, Self::Locked { .. } | Self::Newer { .. } | Self::Damaged { .. })
     }
 
     fn hint(&self) -> Option<String> {
@@ -178,7 +181,12 @@ impl Reason for JournalError {
                 Some(format!("free space on the file system of {path}; the agent goes on by itself"))
             }
             Self::ReadOnly { path } => Some(format!("remount {path} writable; the agent goes on by itself")),
-            _ => None,
+            Self::Newer { .. } => Some("install the agent that wrote it, or a newer one".to_owned()),
+            Self::Damaged { .. } => Some(
+                "move the store folder away to start anew; what runs stays, source.floor in agent.toml still holds"
+                    .to_owned(),
+            ),
+            Self::Io { .. } => None,
         }
     }
 }
