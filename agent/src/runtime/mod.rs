@@ -1,0 +1,3 @@
+//! What runs apps, by kind.
+
+pub mod files;
