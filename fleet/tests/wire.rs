@@ -4,6 +4,8 @@
 //!
 //! `BLESS=1 cargo test -p burgee-fleet --test wire` writes files that are missing.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::fmt::Debug;
 use std::path::Path;
 
