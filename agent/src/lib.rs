@@ -8,3 +8,5 @@
 pub mod config;
 pub mod phase;
 pub mod ports;
+pub mod tls;
+pub mod uplink;
