@@ -5,8 +5,12 @@
 //! (`source`, `runtime`, `health`, `journal`, `uplink`, `clock`; never each
 //! other) → `daemon`, `control`, commands.
 
+pub mod commands;
 pub mod config;
 pub mod phase;
+pub mod plan;
 pub mod ports;
+pub mod retry;
 pub mod tls;
 pub mod uplink;
+pub mod window;

@@ -19,8 +19,9 @@ use crate::phase::Phase;
 pub struct Kept {
     pub revision: Revision,
     pub desired: DesiredState,
-    /// What its images resolved to.
-    pub pins: Pins,
+    /// What its images resolved to, by app: an app that did not change keeps
+    /// what its tags meant.
+    pub pins: BTreeMap<AppName, Pins>,
 }
 
 impl Kept {
@@ -110,8 +111,10 @@ pub struct State {
     pub good: Option<Revision>,
     pub before: Option<Revision>,
     pub blocked: Vec<Blocked>,
-    /// By app: what burgee owns. Journalled before anything is created.
-    pub inventory: BTreeMap<AppName, Inventory>,
+    /// By app, then by runtime: what burgee owns. Journalled before anything is created.
+    pub inventory: BTreeMap<AppName, BTreeMap<String, Inventory>>,
+    /// Apps that a step touched since the device was last steady.
+    pub touched: BTreeSet<AppName>,
     pub suspended: Option<Suspension>,
     /// Counts starts of the agent; the first half of a report's place.
     pub epoch: u64,

@@ -23,11 +23,19 @@ use super::identity::Enrolment;
 use super::spool::{Spool, Waiting};
 use crate::ports::clock::Clock;
 use crate::ports::uplink::Inbound;
+use crate::retry;
 
 /// The device as the hub knows it.
 pub(super) struct Identity {
     pub(super) key: SigningKey,
     pub(super) enrolment: Enrolment,
+}
+
+impl Identity {
+    /// By which this device's delays differ from another's.
+    pub(super) fn seed(&self) -> u64 {
+        retry::seed(self.enrolment.device.as_str())
+    }
 }
 
 /// Which way a message came.

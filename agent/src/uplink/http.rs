@@ -109,8 +109,9 @@ pub(super) struct HttpsWay<C> {
 impl<C: Clock> HttpsWay<C> {
     pub(super) async fn run(self) {
         let mut signals = self.exchange.signals();
-        let mut failures = Backoff::new(self.pace.retry_first, self.pace.retry_most);
-        let mut stalls = Backoff::new(self.pace.resend, self.pace.resend_most);
+        let seed = self.identity.seed();
+        let mut failures = Backoff::new(self.pace.retry_first, self.pace.retry_most, seed);
+        let mut stalls = Backoff::new(self.pace.resend, self.pace.resend_most, seed);
         let mut not_before = Instant::now();
         if self.beside_mqtt {
             not_before += self.pace.mqtt_grace;

@@ -51,7 +51,7 @@ struct Topics {
 
 impl<C: Clock> MqttWay<C> {
     pub(super) async fn run(self) {
-        let mut backoff = Backoff::new(self.pace.retry_first, self.pace.retry_most);
+        let mut backoff = Backoff::new(self.pace.retry_first, self.pace.retry_most, self.identity.seed());
         loop {
             let mut up_since = None;
             let error = match self.session(&mut up_since).await {
@@ -119,7 +119,7 @@ impl<C: Clock> MqttWay<C> {
             subscribed: false,
             window: BTreeMap::new(),
             cursor: Cursor::default(),
-            resend: Backoff::new(self.pace.resend, self.pace.resend_most),
+            resend: Backoff::new(self.pace.resend, self.pace.resend_most, self.identity.seed()),
             resend_at: None,
             acks: signals.borrow_and_update().acks,
             refused: 0,
