@@ -21,4 +21,6 @@ pub mod ports;
 pub mod retry;
 pub mod runtime;
 pub mod systemd;
+pub mod tls;
+pub mod uplink;
 pub mod window;
