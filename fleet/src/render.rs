@@ -188,7 +188,8 @@ fn collisions(apps: &[DesiredApp]) -> Vec<Finding> {
         };
         for claim in claims {
             if let Some(other) = taken.insert(claim, &app.name) {
-                let message = format!("{} `{}` belongs to the app `{other}`, too, expected one app for it", claim.0, claim.1);
+                let message =
+                    format!("{} `{}` belongs to the app `{other}`, too, expected one app for it", claim.0, claim.1);
                 found.push(error(&app_path(&app.name), Place::START, message));
             }
         }

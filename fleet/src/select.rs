@@ -198,7 +198,10 @@ impl ExpressionFile {
         }
         match (&self.values, operator) {
             (None, Operator::In | Operator::NotIn) => {
-                problems.error(self.operator.place, format!("the key `values` is missing, `{operator:?}` expects at least one"));
+                problems.error(
+                    self.operator.place,
+                    format!("the key `values` is missing, `{operator:?}` expects at least one"),
+                );
                 return;
             }
             (Some(given), Operator::In | Operator::NotIn) if given.value.is_empty() => {
@@ -280,14 +283,29 @@ mod tests {
     fn errors_and_warnings() {
         let cases = [
             ("{}", "s:1:1: warning: an empty selector matches no device, expected matchLabels or matchExpressions"),
-            ("matchExpressions: []", "s:1:1: warning: an empty selector matches no device, expected matchLabels or matchExpressions"),
-            ("matchExpressions: [{key: a, operator: In}]", "s:1:39: the key `values` is missing, `In` expects at least one"),
-            ("matchExpressions: [{key: a, operator: NotIn, values: []}]", "s:1:54: no values, `NotIn` expects at least one"),
+            (
+                "matchExpressions: []",
+                "s:1:1: warning: an empty selector matches no device, expected matchLabels or matchExpressions",
+            ),
+            (
+                "matchExpressions: [{key: a, operator: In}]",
+                "s:1:39: the key `values` is missing, `In` expects at least one",
+            ),
+            (
+                "matchExpressions: [{key: a, operator: NotIn, values: []}]",
+                "s:1:54: no values, `NotIn` expects at least one",
+            ),
             ("matchExpressions: [{key: a, operator: Exists, values: [b]}]", "s:1:55: `Exists` expects no values"),
-            ("matchExpressions: [{key: a, operator: Equals}]", "s:1:39: unknown value `Equals`, expected one of `In`, `NotIn`, `Exists`, `DoesNotExist`"),
+            (
+                "matchExpressions: [{key: a, operator: Equals}]",
+                "s:1:39: unknown value `Equals`, expected one of `In`, `NotIn`, `Exists`, `DoesNotExist`",
+            ),
             ("matchExpressions: [{key: a b, operator: Exists}]", "s:1:26: `a b` is no label name"),
             ("matchLabels: {a: b c}", "s:1:18: `b c` is no label value"),
-            ("matchLabels: {a: x}\nmatchExpressions: [{key: a, operator: DoesNotExist}]", "s:1:1: warning: no device can match this selector"),
+            (
+                "matchLabels: {a: x}\nmatchExpressions: [{key: a, operator: DoesNotExist}]",
+                "s:1:1: warning: no device can match this selector",
+            ),
         ];
         for (text, want) in cases {
             let found = read(text).map_or_else(|errors| errors, |(_, warnings)| warnings);

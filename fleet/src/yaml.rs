@@ -196,23 +196,22 @@ fn words(error: &Error) -> (String, Option<String>) {
         Error::DuplicateMappingKey { key: None, .. } => ("a key stands here a second time".to_owned(), None),
         Error::Unexpected { expected, .. } => (format!("expected {}", plain(expected)), None),
         Error::InvalidScalar { ty, .. } => (format!("expected {}", plain(ty)), None),
-        Error::NullIntoString { .. } => ("no value, expected text".to_owned(), Some("write \"\" for empty text".to_owned())),
-        Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => ("expected a word".to_owned(), None),
-        Error::MultipleDocuments { .. } => ("a second YAML document, expected one in a file".to_owned(), None),
-        Error::SerdeInvalidType { unexpected, expected, .. } | Error::SerdeInvalidValue { unexpected, expected, .. } => {
-            (format!("{unexpected}, expected {expected}"), None)
+        Error::NullIntoString { .. } => {
+            ("no value, expected text".to_owned(), Some("write \"\" for empty text".to_owned()))
         }
+        Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => ("expected a word".to_owned(), None),
+        Error::Eof { .. } => ("the file is empty, expected a mapping (key: value)".to_owned(), None),
+        Error::MultipleDocuments { .. } => ("a second YAML document, expected one in a file".to_owned(), None),
+        Error::SerdeInvalidType { unexpected, expected, .. }
+        | Error::SerdeInvalidValue { unexpected, expected, .. } => (format!("{unexpected}, expected {expected}"), None),
         Error::Message { msg, .. } => (msg.clone(), None),
         Error::Budget { breach, .. } => (
             format!("a limit of YAML is reached ({})", spaced(&format!("{breach:?}"))),
-            Some(format!(
-                "a file may nest {MAX_DEPTH} deep and have {MAX_NODES} values and {MAX_ALIASES} aliases"
-            )),
+            Some(format!("a file may nest {MAX_DEPTH} deep and have {MAX_NODES} values and {MAX_ALIASES} aliases")),
         ),
-        Error::AliasReplayLimitExceeded { max_total_replayed_events, .. } => (
-            format!("aliases repeat more than {max_total_replayed_events} values, the limit of YAML is reached"),
-            None,
-        ),
+        Error::AliasReplayLimitExceeded { max_total_replayed_events, .. } => {
+            (format!("aliases repeat more than {max_total_replayed_events} values, the limit of YAML is reached"), None)
+        }
         Error::AliasReplayStackDepthExceeded { max_depth, .. } => {
             (format!("aliases are nested more than {max_depth} deep, the limit of YAML is reached"), None)
         }
@@ -226,7 +225,13 @@ fn words(error: &Error) -> (String, Option<String>) {
 
 /// `Depth { depth: 33 }` as `Depth depth 33`: the parser's names, without its syntax.
 fn spaced(debug: &str) -> String {
-    debug.chars().filter(|c| !matches!(c, '{' | '}' | ':')).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+    debug
+        .chars()
+        .filter(|c| !matches!(c, '{' | '}' | ':'))
+        .collect::<String>()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn plain(expected: &str) -> Cow<'static, str> {
@@ -313,7 +318,10 @@ mod tests {
     #[test]
     fn errors_name_place_and_expectation() {
         let cases = [
-            ("name: x\nnmae: y\n", "2:1: unknown key `nmae`, expected one of `name`, `count`, `on`, `list`, `mode`, `inner`"),
+            (
+                "name: x\nnmae: y\n",
+                "2:1: unknown key `nmae`, expected one of `name`, `count`, `on`, `list`, `mode`, `inner`",
+            ),
             ("inner:\n  other: 1\n", "2:3: unknown key `other`, expected `must`"),
             ("inner: {}\n", "1:8: the key `must` is missing"),
             ("name: a\nname: b\n", "2:1: the key `name` stands here a second time, expected it once"),
@@ -353,7 +361,8 @@ mod tests {
 
     #[test]
     fn values_keep_their_spelling_and_place() {
-        let sample: Sample = parse("f", b"name: 1.10\nlist: [0644, yes]\ncount: 3\non: true\nmode: report\ninner: {must: a}\n").unwrap();
+        let sample: Sample =
+            parse("f", b"name: 1.10\nlist: [0644, yes]\ncount: 3\non: true\nmode: report\ninner: {must: a}\n").unwrap();
         let name = sample.name.unwrap();
         assert_eq!((name.value.as_str(), name.place), ("1.10", Place { line: 1, column: 7 }));
         let list = sample.list.unwrap();

@@ -59,7 +59,8 @@ pub(super) fn state(before: Option<&DesiredState>, after: &DesiredState) -> Vec<
             .windows
             .iter()
             .map(|window| {
-                let days: Vec<_> = window.days.iter().map(|day| DAYS.get(usize::from(*day)).copied().unwrap_or("?")).collect();
+                let days: Vec<_> =
+                    window.days.iter().map(|day| DAYS.get(usize::from(*day)).copied().unwrap_or("?")).collect();
                 let (hour, minute) = (window.from_minute / 60, window.from_minute % 60);
                 format!("{} {hour:02}:{minute:02} for {}m {}", days.join(","), window.for_minutes, window.tz)
             })
@@ -121,7 +122,7 @@ fn walk(path: &str, before: &Value, after: &Value, changes: &mut Vec<Change>) {
                 let name = key.strip_suffix("_ms").unwrap_or(key);
                 let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
                 let side = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
-                walk(&path, &timed(key, side(old)), &timed(key, side(new)), changes);
+                walk(&path, &written(key, side(old)), &written(key, side(new)), changes);
             }
         }
         (Value::Array(old), Value::Array(new)) if old.iter().chain(new).any(Value::is_object) => {
@@ -139,8 +140,11 @@ fn walk(path: &str, before: &Value, after: &Value, changes: &mut Vec<Change>) {
     }
 }
 
-/// Milliseconds as people write them.
-fn timed(key: &str, value: Value) -> Value {
+/// Times and file modes as people write them.
+fn written(key: &str, value: Value) -> Value {
+    if let Some(mode) = value.as_u64().filter(|_| key == "mode") {
+        return Value::String(format!("{mode:04o}"));
+    }
     let Some(ms) = value.as_u64().filter(|_| key.ends_with("_ms")) else { return value };
     Value::String(match ms {
         0 => "0s".to_owned(),
@@ -156,7 +160,9 @@ fn show(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(text) if text.is_empty() => None,
-        Value::String(text) if text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit()) => Some(text[..12].to_owned()),
+        Value::String(text) if text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit()) => {
+            Some(text[..12].to_owned())
+        }
         Value::String(text) => Some(text.clone()),
         Value::Array(list) if list.is_empty() => None,
         Value::Array(list) => Some(format!("[{}]", list.iter().filter_map(show).collect::<Vec<_>>().join(", "))),

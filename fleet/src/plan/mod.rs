@@ -106,7 +106,11 @@ pub fn plan(before: End<'_>, after: End<'_>) -> Result<Plan, Vec<Finding>> {
     let (old, wrong) = Repo::read(before.tree, Whose::Everyone);
     if old.is_none() {
         notes.push(match before.tree.entries().contains_key(FLEET_FILE) {
-            true => format!("{} has no usable {FLEET_FILE} ({}): everything counts as added", before.commit.short(), first(&wrong)),
+            true => format!(
+                "{} has no usable {FLEET_FILE} ({}): everything counts as added",
+                before.commit.short(),
+                first(&wrong)
+            ),
             false => format!("{} has no {FLEET_FILE}: everything counts as added", before.commit.short()),
         });
     }
@@ -143,7 +147,13 @@ pub fn plan(before: End<'_>, after: End<'_>) -> Result<Plan, Vec<Finding>> {
         if apps.is_empty() && changes.is_empty() {
             plan.unchanged += 1;
         } else {
-            plan.devices.push(DevicePlan { device: target.device, labels: target.labels, before_unknown, changes, apps });
+            plan.devices.push(DevicePlan {
+                device: target.device,
+                labels: target.labels,
+                before_unknown,
+                changes,
+                apps,
+            });
         }
     }
     if found.iter().any(|finding| finding.severity == Severity::Error) {

@@ -41,7 +41,10 @@ impl fmt::Display for Plan {
             writeln!(f)?;
         }
         if self.bounded {
-            writeln!(f, "note: the groups name too many label combinations; each group and each pair of groups stands for them")?;
+            writeln!(
+                f,
+                "note: the groups name too many label combinations; each group and each pair of groups stands for them"
+            )?;
         }
         let changing = self.devices.len();
         if changing == 0 {

@@ -33,7 +33,10 @@ pub(super) fn render(
             if let Some(before) = targets.insert(target.clone(), entry.to.place) {
                 problems.error(
                     entry.to.place,
-                    format!("`{target}` is delivered by the entry on line {}, too, expected one entry for it", before.line),
+                    format!(
+                        "`{target}` is delivered by the entry on line {}, too, expected one entry for it",
+                        before.line
+                    ),
                 );
             }
             let executable = tree.entries().get(&source).is_some_and(|entry| entry.executable);
@@ -52,7 +55,10 @@ pub(super) fn render(
     }
     for template in &app.templates {
         if !sources.iter().any(|source| covers(&root, template, source)) {
-            problems.error(template.place, format!("no entry under `files` delivers `{}`, expected one that does", template.value));
+            problems.error(
+                template.place,
+                format!("no entry under `files` delivers `{}`, expected one that does", template.value),
+            );
         }
     }
     match problems.finish(Some(())) {
@@ -77,13 +83,18 @@ fn deliveries(tree: &dyn Tree, root: &str, entry: &FileEntry, problems: &mut Pro
         }
         let message = format!("there is no file `{from}`, expected one");
         if below(tree, &from).next().is_some() {
-            problems.error_with_hint(entry.from.place, message, format!("it is a folder: write `{}/`", entry.from.value));
+            problems.error_with_hint(
+                entry.from.place,
+                message,
+                format!("it is a folder: write `{}/`", entry.from.value),
+            );
         } else {
             problems.error(entry.from.place, message);
         }
         return Vec::new();
     };
-    let files: Vec<_> = below(tree, folder).map(|file| (file.to_owned(), format!("{to}{}", &file[from.len()..]))).collect();
+    let files: Vec<_> =
+        below(tree, folder).map(|file| (file.to_owned(), format!("{to}{}", &file[from.len()..]))).collect();
     if files.is_empty() {
         problems.error(entry.from.place, format!("there is no folder `{from}` with files, expected one"));
     }

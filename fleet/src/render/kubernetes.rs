@@ -43,7 +43,8 @@ pub(super) fn render(
         }
     }
     if files.is_empty() && found.is_empty() {
-        let message = format!("there are no manifests below `{root}/`, expected at least one .yaml, .yml or .json file");
+        let message =
+            format!("there are no manifests below `{root}/`, expected at least one .yaml, .yml or .json file");
         found.push(error(&app_path(name), Place::START, message));
     }
     if !found.is_empty() {
@@ -72,7 +73,8 @@ fn content(tree: &dyn Tree, path: &str, manifest: bool, substitute: bool, scope:
         return Ok(bytes);
     }
     let bytes = if substitute { substituted(path, bytes, scope)? } else { bytes };
-    let text = std::str::from_utf8(&bytes).map_err(|_| error(path, Place::START, "not UTF-8, expected YAML or JSON"))?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| error(path, Place::START, "not UTF-8, expected YAML or JSON"))?;
     well_formed(path, text)?;
     Ok(bytes)
 }

@@ -249,14 +249,16 @@ impl AppFile {
         for (key, runtime, place) in keys {
             if let Some(place) = place.filter(|_| runtime != self.runtime) {
                 let (wanted, given) = (runtime.as_str(), self.runtime.as_str());
-                problems.error(place, format!("`{key}` belongs to `runtime: {wanted}`, this app has `runtime: {given}`"));
+                problems
+                    .error(place, format!("`{key}` belongs to `runtime: {wanted}`, this app has `runtime: {given}`"));
             }
         }
     }
 
     fn files_app(&mut self, problems: &mut Problems<'_>) -> Option<FilesApp> {
         let Some(given) = self.files.take().filter(|files| !files.value.is_empty()) else {
-            problems.error(Place::START, "an app with `runtime: files` delivers nothing, expected entries under `files`");
+            problems
+                .error(Place::START, "an app with `runtime: files` delivers nothing, expected entries under `files`");
             return None;
         };
         let mut whole = true;
@@ -352,7 +354,10 @@ impl DriftFile {
         let pointers = self.ignore.map(|ignore| ignore.value).unwrap_or_default();
         for pointer in &pointers {
             if !pointer.value.starts_with('/') {
-                problems.error(pointer.place, format!("`{}` is no JSON pointer, expected for example `/spec/replicas`", pointer.value));
+                problems.error(
+                    pointer.place,
+                    format!("`{}` is no JSON pointer, expected for example `/spec/replicas`", pointer.value),
+                );
             }
         }
         let ignore = pointers.into_iter().map(|pointer| pointer.value).collect();
@@ -367,7 +372,10 @@ impl PruneFile {
             None => vec!["volumes".to_owned()],
             Some(kinds) => {
                 for kind in kinds.iter().filter(|kind| !KEEP.contains(&kind.value.as_str())) {
-                    problems.error(kind.place, format!("`{}` is nothing that can be kept, expected {}", kind.value, one_of(&KEEP)));
+                    problems.error(
+                        kind.place,
+                        format!("`{}` is nothing that can be kept, expected {}", kind.value, one_of(&KEEP)),
+                    );
                 }
                 kinds.into_iter().map(|kind| kind.value).collect()
             }
@@ -387,7 +395,8 @@ fn below(text: &str) -> Result<String, String> {
 
 /// An absolute path without `.`, `..` and empty parts; a trailing slash means a folder.
 fn absolute(text: &str) -> Result<String, String> {
-    let wrong = || format!("`{text}` is no target, expected an absolute path without `..`, for example `/etc/pos/pos.conf`");
+    let wrong =
+        || format!("`{text}` is no target, expected an absolute path without `..`, for example `/etc/pos/pos.conf`");
     let path = text.strip_prefix('/').ok_or_else(wrong)?;
     if path.is_empty() || plain_parts(path.strip_suffix('/').unwrap_or(path)) {
         return Ok(text.to_owned());

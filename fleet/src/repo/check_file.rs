@@ -29,10 +29,11 @@ impl JsonSchema for CheckFile {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let one = |key: &str, value: serde_json::Value| {
-            serde_json::json!({"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": false})
-        };
-        let mut http = one("http", serde_json::json!({"type": "string", "pattern": "^https?://", "description": "A GET that has to answer with `status`."}));
+        let one = |key: &str, value: serde_json::Value| serde_json::json!({"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": false});
+        let mut http = one(
+            "http",
+            serde_json::json!({"type": "string", "pattern": "^https?://", "description": "A GET that has to answer with `status`."}),
+        );
         http["properties"]["status"] =
             serde_json::json!({"type": "integer", "minimum": 100, "maximum": 599, "default": 200});
         json_schema!({"oneOf": [

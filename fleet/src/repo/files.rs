@@ -110,18 +110,28 @@ impl AgentFile {
             problems.error(self.url.place, "one URL for several machines, expected `{arch}` in it");
         }
         if self.sha256.is_empty() {
-            problems.error(self.version.place, format!("no `sha256`, expected one for each machine: {}", one_of(&ARCHITECTURES)));
+            problems.error(
+                self.version.place,
+                format!("no `sha256`, expected one for each machine: {}", one_of(&ARCHITECTURES)),
+            );
         }
         let mut sha256 = BTreeMap::new();
         for (machine, digest) in &self.sha256 {
             if !ARCHITECTURES.contains(&machine.value.as_str()) {
-                let message = format!("`{}` is no machine that agents are built for, expected {}", machine.value, one_of(&ARCHITECTURES));
+                let message = format!(
+                    "`{}` is no machine that agents are built for, expected {}",
+                    machine.value,
+                    one_of(&ARCHITECTURES)
+                );
                 match did_you_mean(&machine.value, &ARCHITECTURES) {
                     Some(hint) => problems.error_with_hint(machine.place, message, hint),
                     None => problems.error(machine.place, message),
                 }
             }
-            let parse = |text: &str| text.parse::<Digest>().map_err(|_| format!("`{text}` is no SHA-256, expected 64 hex digits in lower case"));
+            let parse = |text: &str| {
+                text.parse::<Digest>()
+                    .map_err(|_| format!("`{text}` is no SHA-256, expected 64 hex digits in lower case"))
+            };
             if let Some(digest) = problems.take(digest, parse) {
                 sha256.insert(machine.value.clone(), digest);
             }
@@ -135,7 +145,8 @@ pub(crate) fn http_url(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
-    if host.is_empty() || host.starts_with(':') || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '$') {
+    if host.is_empty() || host.starts_with(':') || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '$')
+    {
         return Err(format!("`{text}` is no URL, expected for example `http://127.0.0.1:8080/healthz`"));
     }
     Ok(text.to_owned())
@@ -234,7 +245,11 @@ impl Device {
 }
 
 /// Names of one kind, each once.
-pub(crate) fn names<N: std::str::FromStr + PartialEq>(problems: &mut Problems<'_>, given: Vec<At<String>>, kind: &str) -> Vec<At<N>>
+pub(crate) fn names<N: std::str::FromStr + PartialEq>(
+    problems: &mut Problems<'_>,
+    given: Vec<At<String>>,
+    kind: &str,
+) -> Vec<At<N>>
 where
     N::Err: ToString,
 {
@@ -243,7 +258,8 @@ where
         let Some(name) = problems.take(&text, str::parse::<N>) else { continue };
         let name = At { value: name, place: text.place };
         if names.contains(&name) {
-            problems.error(text.place, format!("the {kind} `{}` stands here a second time, expected it once", text.value));
+            problems
+                .error(text.place, format!("the {kind} `{}` stands here a second time, expected it once", text.value));
         } else {
             names.push(name);
         }
@@ -256,4 +272,3 @@ pub(crate) fn stem<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
     let file = path.strip_prefix(folder)?.strip_prefix('/')?;
     (!file.contains('/')).then_some(file)?.strip_suffix(".yaml")
 }
-

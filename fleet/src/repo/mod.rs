@@ -18,8 +18,8 @@ pub mod value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-pub use self::check::check;
 use self::app::App;
+pub use self::check::check;
 use self::files::{Device, Fleet, Group};
 use self::rollout::Rollout;
 use crate::finding::{Finding, Severity};
@@ -120,7 +120,9 @@ pub(crate) fn error(path: &str, place: Place, message: impl Into<String>) -> Fin
 pub(crate) fn unreadable(path: &str, failed: &TreeError) -> Finding {
     let message = match failed {
         TreeError::Missing { .. } => "no such file in the repository, expected it".to_owned(),
-        TreeError::TooLarge { size, limit, .. } => format!("{size} bytes, the limit is {limit} (source.limits.blob_mib)"),
+        TreeError::TooLarge { size, limit, .. } => {
+            format!("{size} bytes, the limit is {limit} (source.limits.blob_mib)")
+        }
         TreeError::Read { source, .. } => format!("the file can't be read: {source}"),
     };
     error(path, Place::START, message)
@@ -208,7 +210,9 @@ fn app_names(tree: &dyn Tree, found: &mut Vec<Finding>) -> BTreeSet<AppName> {
         let path = format!("apps/{folder}/app.yaml");
         match folder.parse::<AppName>() {
             Err(wrong) => found.push(error(&path, Place::START, wrong.to_string())),
-            Ok(_) if !whole => found.push(error(&path, Place::START, "no such file, expected one in every folder of `apps/`")),
+            Ok(_) if !whole => {
+                found.push(error(&path, Place::START, "no such file, expected one in every folder of `apps/`"))
+            }
             Ok(name) => {
                 names.insert(name);
             }
@@ -216,3 +220,6 @@ fn app_names(tree: &dyn Tree, found: &mut Vec<Finding>) -> BTreeSet<AppName> {
     }
     names
 }
+
+#[cfg(test)]
+mod tests;

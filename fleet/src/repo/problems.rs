@@ -44,7 +44,9 @@ impl<'a> Problems<'a> {
     /// Warnings, or everything where one of it is an error.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Finding>), Vec<Finding>> {
         match value {
-            Some(value) if self.found.iter().all(|found| found.severity == Severity::Warning) => Ok((value, self.found)),
+            Some(value) if self.found.iter().all(|found| found.severity == Severity::Warning) => {
+                Ok((value, self.found))
+            }
             _ => Err(self.found),
         }
     }

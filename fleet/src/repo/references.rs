@@ -54,7 +54,10 @@ pub(crate) fn rollout_groups(repo: &Repo) -> Vec<Finding> {
             if !repo.groups.contains_key(&group.value) {
                 unknown(&mut problems, group, "group", &known, "groups/<group>.yaml");
             } else if let Some(other) = paced.get(&group.value) {
-                problems.error(group.place, format!("the group `{}` is in {other}, too, expected it in one rollout", group.value));
+                problems.error(
+                    group.place,
+                    format!("the group `{}` is in {other}, too, expected it in one rollout", group.value),
+                );
             } else {
                 paced.insert(&group.value, path.clone());
             }
@@ -80,7 +83,10 @@ pub(crate) fn dependencies(all: &BTreeSet<AppName>, apps: &BTreeMap<AppName, App
                 let names: Vec<_> = cycle.iter().map(|app| format!("`{app}`")).collect();
                 problems.error(
                     dependency.place,
-                    format!("`{name}` depends on itself: `{name}` → {}, expected no circle in dependsOn", names.join(" → ")),
+                    format!(
+                        "`{name}` depends on itself: `{name}` → {}, expected no circle in dependsOn",
+                        names.join(" → ")
+                    ),
                 );
             }
         }
@@ -133,7 +139,9 @@ pub(crate) fn ambiguities(
             let differing: Vec<_> = b
                 .vars
                 .iter()
-                .filter_map(|(name, value)| a.vars.get(name).filter(|other| *other != value).map(|other| (name, value, other)))
+                .filter_map(|(name, value)| {
+                    a.vars.get(name).filter(|other| *other != value).map(|other| (name, value, other))
+                })
                 .collect();
             if differing.is_empty() || !meet(first, second) {
                 continue;

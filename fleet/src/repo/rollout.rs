@@ -213,7 +213,10 @@ fn stages(problems: &mut Problems<'_>, given: At<Vec<At<StageFile>>>) -> Option<
             );
         }
         if stages.iter().any(|before| before.name == stage.value.name.value) {
-            problems.error(stage.value.name.place, format!("a second stage `{}`, expected each name once", stage.value.name.value));
+            problems.error(
+                stage.value.name.place,
+                format!("a second stage `{}`, expected each name once", stage.value.name.value),
+            );
         }
         match stage.value.check(problems) {
             Some(checked) => {
@@ -264,7 +267,9 @@ impl StageFile {
 impl BudgetFile {
     fn check(&self, problems: &mut Problems<'_>) -> Option<Budget> {
         let max_unavailable = problems.take(&self.max_unavailable, |text| match value::limit(text)? {
-            Limit::Count(0) | Limit::Percent(0) => Err(format!("`{text}` lets no device move, expected at least 1 or 1%")),
+            Limit::Count(0) | Limit::Percent(0) => {
+                Err(format!("`{text}` lets no device move, expected at least 1 or 1%"))
+            }
             limit => Ok(limit),
         });
         if let Some(by) = &self.by {

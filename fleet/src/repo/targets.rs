@@ -56,7 +56,8 @@ pub fn targets(repos: &[&Repo]) -> Targets {
     let mut targets = Vec::new();
     let devices: BTreeSet<&DeviceName> = repos.iter().flat_map(|repo| repo.devices.keys()).collect();
     for device in &devices {
-        let files: Vec<_> = repos.iter().filter_map(|repo| repo.devices.get(*device)).map(|file| &file.labels).collect();
+        let files: Vec<_> =
+            repos.iter().filter_map(|repo| repo.devices.get(*device)).map(|file| &file.labels).collect();
         let member = |labels: &Labels| {
             let merged = files.iter().fold(labels.clone(), |labels, file| merge_labels(&labels, file));
             membership(repos, &merged)
@@ -174,7 +175,10 @@ mod tests {
     fn what_makes_a_difference_is_a_target() {
         let eu = ("groups/eu.yaml", "selector: {matchLabels: {region: eu}}\n");
         check(&[eu], &["* region=eu"]);
-        let lab = ("groups/lab.yaml", "selector: {matchExpressions: [{key: ring, operator: NotIn, values: [lab]}, {key: region, operator: Exists}]}\n");
+        let lab = (
+            "groups/lab.yaml",
+            "selector: {matchExpressions: [{key: ring, operator: NotIn, values: [lab]}, {key: region, operator: Exists}]}\n",
+        );
         check(&[eu, lab], &["* region=any", "* region=eu", "* region=eu,ring=lab"]);
         check(&[eu, ("devices/a.yaml", "labels: {region: eu}\n")], &["a", "* region=eu"]);
         check(&[eu, ("devices/a.yaml", "labels: {region: us}\n")], &["a", "* region=eu"]);

@@ -131,7 +131,9 @@ pub(crate) fn limit(text: &str) -> Result<Limit, String> {
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u32::from_str_radix(digits, 8) {
-        Ok(mode @ 0..=0o7777) if (3..=5).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit()) => Ok(mode),
+        Ok(mode @ 0..=0o7777) if (3..=5).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit()) => {
+            Ok(mode)
+        }
         _ => Err(format!("`{text}` is not a file mode, expected octal digits, for example \"0644\"")),
     }
 }
@@ -152,8 +154,7 @@ pub(crate) fn owner(text: &str) -> Result<String, String> {
 
 /// The name of a systemd unit, instance and all.
 pub(crate) fn unit(text: &str) -> Result<String, String> {
-    const KINDS: [&str; 9] =
-        ["service", "socket", "timer", "path", "mount", "automount", "swap", "target", "slice"];
+    const KINDS: [&str; 9] = ["service", "socket", "timer", "path", "mount", "automount", "swap", "target", "slice"];
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@');
     match text.rsplit_once('.') {
         Some((stem, kind)) if !stem.is_empty() && text.len() <= 255 && text.chars().all(allowed) => {
@@ -166,7 +167,10 @@ pub(crate) fn unit(text: &str) -> Result<String, String> {
                     if kind == "pod" { format!("{stem}-pod") } else { stem.to_owned() }
                 ));
             }
-            Err(format!("`{text}` is no systemd unit, expected a name that ends in {}", one_of(&KINDS.map(|kind| format!(".{kind}")))))
+            Err(format!(
+                "`{text}` is no systemd unit, expected a name that ends in {}",
+                one_of(&KINDS.map(|kind| format!(".{kind}")))
+            ))
         }
         _ => Err(format!("`{text}` is no systemd unit, expected for example `pos.service`")),
     }
@@ -191,7 +195,9 @@ pub(crate) fn label_name(text: &str) -> Result<(), String> {
     if text.len() <= 63 && text.starts_with(edge) && text.ends_with(edge) && text.chars().all(allowed) {
         return Ok(());
     }
-    Err(format!("`{text}` is no label name, expected 1 to 63 letters, digits, `-`, `_`, `.` or `/`, a letter or digit first and last"))
+    Err(format!(
+        "`{text}` is no label name, expected 1 to 63 letters, digits, `-`, `_`, `.` or `/`, a letter or digit first and last"
+    ))
 }
 
 /// A label's value: up to 63 letters, digits, `.`, `_` and `-`.
@@ -294,7 +300,9 @@ fn weekdays(problems: &mut Problems<'_>, days: &At<Vec<At<String>>>) -> Option<V
 
 fn time_of_day(text: &str) -> Result<u16, String> {
     let parsed = text.split_once(':').and_then(|(hour, minute)| {
-        let two = |part: &str| (part.len() == 2 && part.bytes().all(|c| c.is_ascii_digit())).then(|| part.parse::<u16>().ok())?;
+        let two = |part: &str| {
+            (part.len() == 2 && part.bytes().all(|c| c.is_ascii_digit())).then(|| part.parse::<u16>().ok())?
+        };
         Some((two(hour)?, two(minute)?))
     });
     match parsed {
@@ -312,7 +320,9 @@ fn time_zone(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, label_name, label_variable, limit, mode, owner, percent, time_of_day, time_zone, unit, var_name};
+    use super::{
+        duration, label_name, label_variable, limit, mode, owner, percent, time_of_day, time_zone, unit, var_name,
+    };
     use crate::desired::Limit;
 
     fn check<T: PartialEq + std::fmt::Debug>(parse: impl Fn(&str) -> Result<T, String>, cases: &[(&str, Option<T>)]) {
@@ -327,17 +337,87 @@ mod tests {
 
     #[test]
     fn values() {
-        check(duration, &[("30s", Some(30_000)), ("1h30m", Some(5_400_000)), ("500ms", Some(500)), ("0s", Some(0)),
-            ("", None), ("30", None), ("s", None), ("-3s", None), ("3 m", None), ("31d", None), ("99999999999999999999s", None), ("3x", None)]);
-        check(percent, &[("95%", Some(95)), ("10", Some(10)), ("0%", Some(0)), ("101%", None), ("-1", None), ("+5%", None), ("x", None), ("1.5%", None)]);
+        check(
+            duration,
+            &[
+                ("30s", Some(30_000)),
+                ("1h30m", Some(5_400_000)),
+                ("500ms", Some(500)),
+                ("0s", Some(0)),
+                ("", None),
+                ("30", None),
+                ("s", None),
+                ("-3s", None),
+                ("3 m", None),
+                ("31d", None),
+                ("99999999999999999999s", None),
+                ("3x", None),
+            ],
+        );
+        check(
+            percent,
+            &[
+                ("95%", Some(95)),
+                ("10", Some(10)),
+                ("0%", Some(0)),
+                ("101%", None),
+                ("-1", None),
+                ("+5%", None),
+                ("x", None),
+                ("1.5%", None),
+            ],
+        );
         check(limit, &[("50%", Some(Limit::Percent(50))), ("3", Some(Limit::Count(3))), ("+3", None), ("x", None)]);
-        check(mode, &[("0644", Some(0o644)), ("755", Some(0o755)), ("0o600", Some(0o600)), ("888", None), ("7", None), ("+644", None), ("170000", None)]);
-        check(owner, &[("root:root", Some("root:root".to_owned())), ("1000", Some("1000".to_owned())), (":x", None), ("a:b:c", None), ("-x", None)]);
-        check(unit, &[("a@b.service", Some("a@b.service".to_owned())), ("x.container", None), ("a.txt", None), ("x", None), ("../x.service", None), (".service", None)]);
-        check(var_name, &[("TZ", Some(())), ("_a1", Some(())), ("1a", None), ("A-B", None), ("BURGEE_X", None), ("", None)]);
+        check(
+            mode,
+            &[
+                ("0644", Some(0o644)),
+                ("755", Some(0o755)),
+                ("0o600", Some(0o600)),
+                ("888", None),
+                ("7", None),
+                ("+644", None),
+                ("170000", None),
+            ],
+        );
+        check(
+            owner,
+            &[
+                ("root:root", Some("root:root".to_owned())),
+                ("1000", Some("1000".to_owned())),
+                (":x", None),
+                ("a:b:c", None),
+                ("-x", None),
+            ],
+        );
+        check(
+            unit,
+            &[
+                ("a@b.service", Some("a@b.service".to_owned())),
+                ("x.container", None),
+                ("a.txt", None),
+                ("x", None),
+                ("../x.service", None),
+                (".service", None),
+            ],
+        );
+        check(
+            var_name,
+            &[("TZ", Some(())), ("_a1", Some(())), ("1a", None), ("A-B", None), ("BURGEE_X", None), ("", None)],
+        );
         check(label_name, &[("site-type", Some(())), ("a/b.c", Some(())), ("-a", None), ("", None), ("a b", None)]);
-        check(time_of_day, &[("02:00", Some(120)), ("23:59", Some(1439)), ("24:00", None), ("2:00", None), ("0200", None)]);
-        check(time_zone, &[("Europe/Berlin", Some("Europe/Berlin".to_owned())), ("UTC", Some("UTC".to_owned())), ("Mars/Base", None)]);
+        check(
+            time_of_day,
+            &[("02:00", Some(120)), ("23:59", Some(1439)), ("24:00", None), ("2:00", None), ("0200", None)],
+        );
+        check(
+            time_zone,
+            &[
+                ("Europe/Berlin", Some("Europe/Berlin".to_owned())),
+                ("UTC", Some("UTC".to_owned())),
+                ("Mars/Base", None),
+            ],
+        );
         assert_eq!(label_variable("site-type.x"), "BURGEE_LABEL_SITE_TYPE_X");
     }
 }
