@@ -3,6 +3,7 @@
 //! its work begins; and work follows from the phase alone.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::desired::Blobs;
@@ -20,6 +21,8 @@ use super::polling::Polling;
 use super::prepare::Prepared;
 use super::status;
 use super::work::{Done, Work};
+use super::tally::add;
+use crate::metrics::Snapshot;
 use crate::phase::{Event, Hold, Phase};
 use crate::ports::control;
 use crate::ports::journal::{Blocked, HistoryEntry, Kept, State};
@@ -40,7 +43,7 @@ pub(crate) enum Input {
     /// The watch looked at the device.
     Observed,
     /// Something to report that changes no phase.
-    Say(Said),
+    Say(ReportBody),
     /// A deadline passed.
     Timer,
     /// SIGTERM.
@@ -75,7 +78,7 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     side_retry_at: Option<Instant>,
     gate_at: Option<Instant>,
     pub(crate) polling: Polling,
-    published: watch::Sender<Status>,
+    published: watch::Sender<Arc<Snapshot>>,
     repeat_at: Instant,
     /// `run --once`.
     once: bool,
@@ -106,7 +109,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         (send, inbox): (mpsc::UnboundedSender<Input>, mpsc::UnboundedReceiver<Input>),
         wake: Rc<Notify>,
         polling: Polling,
-        published: watch::Sender<Status>,
+        published: watch::Sender<Arc<Snapshot>>,
         once: bool,
     ) -> Self {
         Self {
@@ -156,14 +159,11 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     self.stop().await;
                     return (self.status(), self.outcome);
                 }
-                Input::Ask((ask, reply)) => {
-                    let answer = self.answer(ask).await;
-                    let _ = reply.send(answer);
-                }
-                Input::Inbound(inbound) => self.inbound(inbound).await,
+                Input::Ask(request) => self.asked(request),
+                Input::Inbound(inbound) => self.inbound(inbound),
                 Input::Fetched(result) => self.fetched(result),
                 Input::Done(number, done) => self.done(number, done),
-                Input::Say(said) => self.uplink.report(ReportBody::Event(said), true),
+                Input::Say(body) => self.uplink.report(body, true),
                 Input::Observed | Input::Timer => {}
             }
         }
@@ -220,9 +220,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         }
         self.begin_work();
         let status = self.status();
-        let changed = *self.published.borrow() != status;
+        let changed = self.published.borrow().status != status;
         if changed || Instant::now() >= self.repeat_at {
-            self.published.send_replace(status.clone());
+            let counters = self.context.tally.counters(self.uplink.dropped());
+            self.published.send_replace(Arc::new(Snapshot { status: status.clone(), counters }));
             self.uplink.report(ReportBody::Status(Box::new(status.clone())), false);
             self.repeat_at = Instant::now() + REPEAT;
         }
@@ -415,6 +416,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let now = self.context.now();
         match state.phase.clone() {
             Phase::RollingBack { failed, to, asked } => {
+                add(&self.context.tally.rollbacks);
                 let message = if asked { "an operator went back" } else { "went back by itself" };
                 self.advance(Event::Applied, None, |state| {
                     state.touched.clear();
@@ -481,6 +483,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             matches!(&state.phase, Phase::Applying { back: Some(_), .. } | Phase::Probing { back: Some(_), .. });
         let blocks = has_home && failure.policy == fleet::desired::OnFailure::Rollback;
         self.outcome.unhealthy = true;
+        add(&self.context.tally.failed);
         let kind = if doing == "probing" { "Healthy" } else { "Applied" };
         self.context.set(kind, false, failure.reason, message.clone());
         self.advance(event, None, |state| {
