@@ -5,6 +5,8 @@
 //! (`source`, `runtime`, `health`, `journal`, `uplink`, `clock`; never each
 //! other) → `daemon`, `control`, commands.
 
+pub mod commands;
 pub mod config;
 pub mod phase;
 pub mod ports;
+pub mod source;

@@ -12,4 +12,5 @@ pub mod finding;
 pub mod name;
 pub mod revision;
 pub mod tree;
+pub mod trust;
 pub mod wire;
