@@ -134,6 +134,19 @@ impl<'a> Fields<'a> {
         self.parse(key, values::millis)
     }
 
+    /// Permission bits. A plain number is octal only with a leading zero: Compose takes another one for decimal.
+    pub(super) fn mode(&self, key: &str) -> Option<u32> {
+        let plain = self.node(key).and_then(Node::scalar).is_some_and(|scalar| scalar.plain);
+        self.parse(key, |text| {
+            if plain && !text.starts_with('0') {
+                return Err(format!(
+                    "{text:?} would be decimal: expected octal digits with a leading zero, such as 0440"
+                ));
+            }
+            values::mode(text)
+        })
+    }
+
     pub(super) fn bytes(&self, key: &str) -> Option<i64> {
         self.parse(key, values::bytes)
     }

@@ -27,12 +27,15 @@ const MAX_CHAIN: usize = 32;
 /// What `COMPOSE_…` variables mean something here.
 const HONOURED: [&str; 4] = ["COMPOSE_PROFILES", "COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME"];
 
+/// Files that services extend from, by path and by the scope that they were read with.
+type Extended = HashMap<(String, usize), Option<Rc<Node>>>;
+
 pub(super) struct Loader<'a> {
     files: &'a Files<'a>,
     findings: &'a Findings,
     folder: &'a str,
     budget: Budget,
-    extended: RefCell<HashMap<(String, usize), Option<Rc<Node>>>>,
+    extended: RefCell<Extended>,
 }
 
 /// An app's files as one.
@@ -161,7 +164,7 @@ impl<'a> Loader<'a> {
             for document in yaml::parse(&source, &budget).ok()? {
                 if let Some(node) = document.get("name") {
                     let mut node = node.clone();
-                    interpolate(&mut node, self.folder, &quiet);
+                    interpolate(&mut node, 1, self.folder, &quiet);
                     name = Some(node);
                 }
             }
@@ -204,7 +207,7 @@ impl<'a> Loader<'a> {
                 self.findings.error(&document.at, format!("expected a mapping, found {}", document.kind()));
                 return None;
             }
-            interpolate(document, self.folder, self.findings);
+            interpolate(document, 0, self.folder, self.findings);
         }
         Some(documents)
     }
@@ -486,8 +489,9 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Puts variables into every scalar below `node`; what is `x-…` is nobody's business.
-fn interpolate(node: &mut Node, folder: &str, findings: &Findings) {
+/// Puts variables into every scalar below `node`, which is `level` deep. What is `x-…` at the top, or in what is declared
+/// there, is anybody's own; deeper, such a key is a name like any other.
+fn interpolate(node: &mut Node, level: usize, folder: &str, findings: &Findings) {
     let at = node.at.clone();
     match &mut node.value {
         Value::Null => {}
@@ -507,13 +511,18 @@ fn interpolate(node: &mut Node, folder: &str, findings: &Findings) {
             }
         },
         Value::Scalar(_) => {}
-        Value::Sequence(items) => items.iter_mut().for_each(|item| interpolate(item, folder, findings)),
+        Value::Sequence(items) => items.iter_mut().for_each(|item| interpolate(item, level + 1, folder, findings)),
         Value::Mapping(entries) => {
-            for entry in entries.iter_mut().filter(|entry| !entry.key.starts_with("x-")) {
-                interpolate(&mut entry.node, folder, findings);
+            for entry in entries.iter_mut().filter(|entry| !is_own(&entry.key, level)) {
+                interpolate(&mut entry.node, level + 1, folder, findings);
             }
         }
     }
+}
+
+/// Whether a key of a mapping that is `level` deep is anybody's own.
+pub(super) fn is_own(key: &str, level: usize) -> bool {
+    matches!(level, 0 | 2) && key.starts_with("x-")
 }
 
 fn hint(error: &VarError, folder: &str) -> Option<String> {

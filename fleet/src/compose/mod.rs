@@ -96,6 +96,9 @@ fn project(request: Request<'_>, files: &Files<'_>, findings: &Findings) -> Opti
             name
         }
     };
+    if let Some(node) = loaded.root.get("name").filter(|node| node.scalar().is_none()) {
+        findings.error(&node.at, format!("name: expected a single value, found {}", node.kind()));
+    }
     let top = top(&loaded.root, &name, files, findings);
     let Some(section) = loaded.root.get("services") else {
         findings.error(&loaded.root.at, "services: is missing: expected at least one service");
@@ -103,9 +106,6 @@ fn project(request: Request<'_>, files: &Files<'_>, findings: &Findings) -> Opti
     };
     let mut services = Vec::new();
     for entry in Fields::of("services", section, findings)?.rest() {
-        if entry.key.starts_with("x-") {
-            continue;
-        }
         if !is_key(&entry.key) {
             let message =
                 format!("services: {:?} is not a name: expected letters, digits, '.', '_' and '-'", entry.key);

@@ -14,7 +14,7 @@ use crate::compose::model::{
 use crate::compose::mounts::mounts;
 use crate::compose::node::{Entry, Node, Place, Value};
 use crate::compose::ports;
-use crate::compose::top::{Top, is_object_name, labels};
+use crate::compose::top::{Top, is_object_name, is_reserved, labels};
 use crate::compose::values;
 
 /// A service, with what is needed to judge it beside the others.
@@ -35,7 +35,7 @@ pub(super) fn service<'a>(entry: &'a Entry, top: &Top<'_>) -> Option<Read<'a>> {
     let (devices, mut requests) = devices(&fields);
     resources.gpus.append(&mut requests);
     let (ports, places) = ports::published(&fields).into_iter().unzip();
-    let network_mode = fields.parse("network_mode", mode);
+    let network_mode = mode(&fields, "network_mode");
     let service = Service {
         image: image(&fields, entry),
         platform: fields.text("platform"),
@@ -65,8 +65,8 @@ pub(super) fn service<'a>(entry: &'a Entry, top: &Top<'_>) -> Option<Read<'a>> {
         expose: ports::exposed(&fields),
         networks: networks(&fields, network_mode.as_ref(), top),
         network_mode,
-        pid: fields.parse("pid", mode),
-        ipc: fields.parse("ipc", mode),
+        pid: mode(&fields, "pid"),
+        ipc: mode(&fields, "ipc"),
         uts: fields.text("uts"),
         userns_mode: fields.text("userns_mode"),
         cgroup: fields.parse("cgroup", |text| match text {
@@ -269,20 +269,25 @@ fn all_labels(fields: &Fields<'_>, top: &Top<'_>) -> BTreeMap<String, String> {
     for item in one.map_or_else(|| fields.list("label_file"), std::slice::from_ref) {
         all.extend(variables(fields, "label_file", item, Format::Compose, true, top));
     }
+    if let (Some(name), Some(node)) = (all.keys().find(|name| is_reserved(name)), fields.node("label_file")) {
+        fields.error("label_file", &node.at, &format!("label {name} is one that only burgee itself may set"));
+    }
     all.extend(labels(fields, "labels"));
     all
 }
 
 /// A namespace's owner.
-fn mode(text: &str) -> Result<Mode, String> {
-    match text.split_once(':') {
-        Some(("service", name)) if !name.is_empty() => Ok(Mode::Service(name.to_owned())),
-        Some(("container", name)) if !name.is_empty() => Ok(Mode::Container(name.to_owned())),
-        Some(("service" | "container", _)) | None if text.is_empty() || text.ends_with(':') => {
+fn mode(fields: &Fields<'_>, key: &str) -> Option<Mode> {
+    let mode = fields.parse(key, |text| match text.split_once(':') {
+        _ if text.is_empty() => Ok(None),
+        Some(("service" | "container", "")) => {
             Err(format!("{text:?} names nothing: expected host, none, service:NAME or container:NAME"))
         }
-        _ => Ok(Mode::Named(text.to_owned())),
-    }
+        Some(("service", name)) => Ok(Some(Mode::Service(name.to_owned()))),
+        Some(("container", name)) => Ok(Some(Mode::Container(name.to_owned()))),
+        _ => Ok(Some(Mode::Named(text.to_owned()))),
+    });
+    mode.flatten()
 }
 
 /// A list of names, or a mapping from names; each with the place of its name and, in a mapping, its value.
@@ -559,7 +564,8 @@ fn ulimits(fields: &Fields<'_>) -> BTreeMap<String, Ulimit> {
     let mut ulimits = BTreeMap::new();
     let Some(own) = fields.map("ulimits") else { return ulimits };
     for entry in own.rest() {
-        if entry.key.starts_with("x-") {
+        if !entry.key.bytes().all(|c| c.is_ascii_lowercase()) {
+            own.error(&entry.key, &entry.at, "is not a limit's name: expected lower-case letters, such as nofile");
             continue;
         }
         let limit = match &entry.node.value {
