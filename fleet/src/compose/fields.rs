@@ -238,3 +238,20 @@ pub(super) fn shown(node: &Node) -> String {
         None => String::new(),
     }
 }
+
+/// A list of names, or a mapping from names; each with the place of its name and, in a mapping, its value.
+pub(super) fn named<'a>(fields: &Fields<'a>, key: &str) -> Vec<(String, &'a Place, Option<&'a Node>)> {
+    match fields.node(key).map(|node| &node.value) {
+        Some(Value::Mapping(entries)) => {
+            entries.iter().map(|entry| (entry.key.clone(), &entry.at, Some(&entry.node))).collect()
+        }
+        _ => {
+            let items = fields.list(key).iter();
+            items
+                .filter_map(|item| {
+                    fields.typed(key, item, |text| Ok(text.to_owned())).map(|name| (name, &item.at, None))
+                })
+                .collect()
+        }
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::compose::load::is_own;
+use crate::compose::interpolation::is_own;
 use crate::compose::mounts;
 use crate::compose::node::{Entry, Findings, Node, Tag, Value};
 use crate::compose::ports;

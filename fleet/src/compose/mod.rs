@@ -1,16 +1,18 @@
 //! The Compose specification, as far as a device can honour it.
 //!
 //! [`read`] turns an app's Compose files into a [`model::Project`] in which everything is resolved. The way there:
-//! `load` finds the files and makes one tree of them (`yaml` parses, `merge` merges, `dotenv` reads variables), in
-//! which every `node` knows its place; `service` and `top` give the values types, through `fields`, which refuses
-//! what nobody asked for; `check` looks at services beside each other. What a device can't honour is refused by its
-//! key, never dropped. Nothing here knows an Engine.
+//! `load` finds the files and makes one tree of them (`yaml` parses, `interpolation` puts variables in, `dotenv` reads
+//! them from files, `merge` merges), in which every `node` knows its place; `service` and `top` give the values types,
+//! through `fields`, which refuses what nobody asked for; `check` looks at services beside each other. What a device
+//! can't honour is refused by its key, never dropped. Nothing here knows an Engine.
 
+mod attach;
 mod check;
 mod deploy;
 mod dotenv;
 mod fields;
 mod files;
+mod interpolation;
 mod load;
 mod merge;
 pub mod model;
@@ -22,6 +24,7 @@ mod service;
 mod tests;
 mod top;
 mod values;
+mod variables;
 mod yaml;
 
 use crate::compose::check::profiles;
