@@ -11,6 +11,7 @@ pub mod phase;
 pub mod plan;
 pub mod ports;
 pub mod retry;
+pub mod runtime;
 pub mod tls;
 pub mod uplink;
 pub mod window;

@@ -80,15 +80,8 @@ pub(crate) async fn apply<P: Parts>(
 
     for app in order::leaving(&owned, &to.desired, from_state) {
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app));
-        let subject = Subject {
-            state: &to.desired,
-            revision: &to.revision,
-            pins: &NO_PINS,
-            blobs,
-            app: &app,
-            want: None,
-            had,
-        };
+        let subject =
+            Subject { state: &to.desired, revision: &to.revision, pins: &NO_PINS, blobs, app: &app, want: None, had };
         if leave(context, subject, &RUNTIMES, stop).await.map_err(|error| Failure::of(had, &error))?
             == Outcome::Interrupted
         {

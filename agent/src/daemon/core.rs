@@ -477,10 +477,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let message = format!("while {doing} {to}: {}", failure.message);
         tracing::error!(revision = %to, reason = failure.reason, cause = failure.message, "the revision failed");
         let digest = self.context.kept(&to).map(|(kept, _)| kept.desired.digest);
-        let has_home = matches!(
-            &state.phase,
-            Phase::Applying { back: Some(_), .. } | Phase::Probing { back: Some(_), .. }
-        );
+        let has_home =
+            matches!(&state.phase, Phase::Applying { back: Some(_), .. } | Phase::Probing { back: Some(_), .. });
         let blocks = has_home && failure.policy == fleet::desired::OnFailure::Rollback;
         self.outcome.unhealthy = true;
         let kind = if doing == "probing" { "Healthy" } else { "Applied" };

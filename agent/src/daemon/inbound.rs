@@ -42,7 +42,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
             Ok(Fetched::New(accepted)) => self.accept(*accepted),
             Ok(Fetched::ClockUnset { head }) => {
-                let message = format!("revision {} waits: the clock is not set\nhint: check the time service", head.short());
+                let message =
+                    format!("revision {} waits: the clock is not set\nhint: check the time service", head.short());
                 self.context.set("ClockSet", false, "ClockUnset", message);
             }
             Err(error) => self.fetch_failed(&error),
@@ -79,12 +80,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             SourceError::Untrusted { .. } | SourceError::Malformed { .. } => "Verified",
             SourceError::Unreachable { .. } | SourceError::Local { .. } => "Fetched",
         };
-        let known = self
-            .context
-            .conditions
-            .borrow()
-            .get(kind)
-            .is_some_and(|old| !old.status && old.message == message);
+        let known = self.context.conditions.borrow().get(kind).is_some_and(|old| !old.status && old.message == message);
         self.context.set(kind, false, error.reason(), message.clone());
         if kind == "Verified" && !known {
             tracing::error!(reason = error.reason(), cause = chain(error), "the head is refused");

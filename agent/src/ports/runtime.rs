@@ -96,6 +96,15 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// A cause that knows what a person can do about it. As the source of a
+/// [`RuntimeError::Step`] or [`RuntimeError::Pull`], its hint is theirs.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Hinted {
+    pub message: String,
+    pub hint: String,
+}
+
 /// Why a runtime could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -166,6 +175,9 @@ impl Reason for RuntimeError {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
             Self::Foreign { object, .. } => Some(format!("remove or rename {object}, then `burgee-agent retry`")),
+            Self::Unreachable { source, .. } | Self::Pull { source, .. } | Self::Step { source, .. } => {
+                source.downcast_ref::<Hinted>().map(|cause| cause.hint.clone())
+            }
             _ => None,
         }
     }
