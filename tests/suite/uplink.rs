@@ -573,6 +573,21 @@ fn not_enrolled_yet() {
     until("what waited", TEN, || (stage.hub.reports(&reports).len() == 1).then_some(()));
 }
 
+#[test]
+fn a_ca_file_that_comes_late() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::new(folder.path());
+    let broker = Broker::start(folder.path(), Some(&certificates));
+    let late = folder.path().join("late.pem");
+    let stage = Stage::new(Some((broker.url(), Some(late.clone()))), None);
+    let device = stage.device(1);
+    device.report(event("steady"), true);
+    device.wait_spooled(1);
+    assert_eq!(device.look().links.0, LinkState::Down);
+    std::fs::copy(&certificates.ca, &late).expect("copied");
+    device.wait_mqtt(LinkState::Up);
+}
+
 /// A hub's HTTPS side that stores and acknowledges what it understands.
 #[derive(Default)]
 struct Desk {
