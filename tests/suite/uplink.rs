@@ -289,9 +289,10 @@ impl Stage {
     }
 
     fn plain() -> (Self, Broker) {
-        let folder = tempfile::tempdir().expect("a folder").keep();
-        let broker = Broker::start(&folder, None);
-        (Self::new(Some((broker.url(), None)), None), broker)
+        let mut stage = Self::new(None, None);
+        let broker = Broker::start(stage.folder(), None);
+        stage.settings.mqtt = Some(MqttSettings { url: broker.url(), ca_file: None });
+        (stage, broker)
     }
 
     fn device(&self, epoch: u64) -> Device {
