@@ -5,8 +5,10 @@
 //! has failed.
 
 pub mod bins;
+pub mod broker;
 pub mod device;
 pub mod forge;
+pub mod http;
 pub mod net;
 pub mod process;
 pub mod repo;
