@@ -1,1 +1,3 @@
+//! What the suites share: real counterparts, started on the spot.
 
+pub mod systemd;

@@ -165,6 +165,7 @@ impl Reason for RuntimeError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
+            Self::Step { object, .. } if object.kind == "unit" => Some(format!("see `journalctl -u {}`", object.name)),
             Self::Foreign { object, .. } => Some(format!("remove or rename {object}, then `burgee-agent retry`")),
             _ => None,
         }

@@ -31,6 +31,7 @@ const JOB: Duration = Duration::from_secs(120);
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// Why systemd did not do, or say, what it was asked.
@@ -126,7 +127,7 @@ impl Systemd {
     pub async fn unit(&self, name: &str) -> Result<Unit, SystemdError> {
         let bus = self.bus().await?;
         let path = bus.load(name).await?;
-        let generic = bus.properties(&path, "org.freedesktop.systemd1.Unit").await?;
+        let generic = bus.properties(&path, UNIT).await?;
         let service = match name.ends_with(".service") {
             true => Some(bus.properties(&path, "org.freedesktop.systemd1.Service").await?),
             false => None,
@@ -183,6 +184,8 @@ impl Systemd {
     /// not within two minutes ([`SystemdError::Unfinished`]; it goes on).
     pub async fn run(&self, job: Job, name: &str) -> Result<(), SystemdError> {
         let bus = self.bus().await?;
+        // How it ends can still be asked afterwards.
+        bus.hold(name).await?;
         let call = job.method();
         // Listening starts before the call: a job may end before its number is known here.
         let mut ended = bus.jobs();
@@ -206,7 +209,7 @@ impl Systemd {
     pub async fn triggers(&self, name: &str) -> Result<Vec<String>, SystemdError> {
         let bus = self.bus().await?;
         let path = bus.load(name).await?;
-        let generic = bus.properties(&path, "org.freedesktop.systemd1.Unit").await?;
+        let generic = bus.properties(&path, UNIT).await?;
         Ok(generic.get("Triggers").and_then(|value| value.try_clone().ok()?.try_into().ok()).unwrap_or_default())
     }
 
