@@ -1,167 +1,257 @@
 //! The files runtime and the unit checks on a real, booted systemd.
 //!
-//! The outer test boots a Debian machine and runs this same binary in it; the
-//! tests under `inside` are what runs there. Debian 12's Podman has no quadlet
+//! The test boots a Debian machine and runs this same binary in it; the
+//! scenarios in `inside` are what runs there. Debian 12's Podman has no quadlet
 //! (it came with 4.4), so a generator that turns `X.container` into `X.service`
 //! takes its place: the way is the same, a file that only `daemon-reload` makes
 //! a unit of.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use agent::config::settings::FilesSettings;
+use agent::ports::runtime::{Inventory, Pins, Plan, Runtime as _, RuntimeError, Task, Verdict};
+use agent::runtime::files::{Act, FilesRuntime};
+use fleet::desired::{
+    AppSpec, Blobs, DesiredApp, DesiredFile, DriftMode, DriftPolicy, FilesSpec, HealthPolicy, Limit, OnFailure,
+    PrunePolicy,
+};
+use fleet::digest::Digest;
+use fleet::name::{AppName, FleetName};
+use fleet::revision::CommitId;
+use fleet::wire::status::Health;
+use harness::disk::Disk;
 use harness::systemd::Machine;
+
+/// Set where this binary runs in the machine.
+const INSIDE: &str = "BURGEE_SUITE_INSIDE";
 
 #[test]
 fn on_a_booted_systemd() {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside::all();
+    }
     let binary = std::env::current_exe().unwrap();
     let machine = Machine::boot(&[(binary.parent().unwrap(), "/suite")]).unwrap();
     let inside = Path::new("/suite").join(binary.file_name().unwrap());
-    let command = ["BURGEE_INSIDE=1", inside.to_str().unwrap(), "inside::", "--ignored", "--test-threads=1"];
-    let ran = machine.run([&["env"], command.as_slice()].concat()).unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
-    println!("{said}");
+    let mark = format!("{INSIDE}=1");
+    let command = ["env", &mark, inside.to_str().unwrap(), "--exact", "on_a_booted_systemd", "--nocapture"];
+    let ran = machine.run(command).unwrap();
+    println!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "failed inside the machine");
-    let passed = said.lines().filter(|line| line.starts_with("test inside::") && line.ends_with("ok")).count();
-    assert_eq!(passed, 9, "every test ran inside the machine");
+}
+
+#[tokio::test]
+async fn a_power_cut_leaves_the_old_file_or_the_new_one_whole() {
+    let mut disk = Disk::new().unwrap();
+    // The proof that such a cut loses what is not synced.
+    std::fs::write(disk.path().join("unsynced"), "x").unwrap();
+    disk.cut().unwrap();
+    assert!(!disk.path().join("unsynced").exists(), "the cut loses nothing, so it proves nothing");
+
+    std::fs::create_dir_all(disk.path().join("etc")).unwrap();
+    rustix::fs::syncfs(std::fs::File::open(disk.path()).unwrap()).unwrap();
+    let mount = disk.path();
+    let on_disk = || {
+        let settings = FilesSettings { root: mount.clone(), allow: vec!["/etc/app".into()] };
+        FilesRuntime::new(&settings, &"device".parse().unwrap(), &mount.join("store")).unwrap()
+    };
+    let path = "/etc/app/deep/file";
+    let text = |round: usize| format!("{round:04}").repeat(5000);
+    let mut app = App::new("power");
+    for round in 0..18 {
+        let wanted = want("power", &[(path, &text(round))], &[]);
+        let before = std::fs::read_to_string(disk.path().join(&path[1..])).ok();
+        let ended = if round % 3 == 0 {
+            // What a step returned from is there, whatever comes.
+            app.apply(&on_disk(), Some(&wanted)).await.unwrap();
+            disk.cut().unwrap();
+            true
+        } else {
+            // Somewhere in between: one write takes a few milliseconds.
+            let mut cutter = disk.cut_in(Duration::from_micros(500 * round as u64)).unwrap();
+            let ended = app.apply(&on_disk(), Some(&wanted)).await.is_ok();
+            cutter.wait().unwrap();
+            disk.cut().unwrap();
+            ended
+        };
+        let after = std::fs::read_to_string(disk.path().join(&path[1..])).ok();
+        let new = after.as_deref() == Some(&text(round));
+        assert!(new || (!ended && after == before), "round {round}, ended {ended}: {after:?}");
+    }
+    app.apply(&on_disk(), Some(&want("power", &[(path, "end")], &[]))).await.unwrap();
+    app.apply(&on_disk(), None).await.unwrap();
+    assert!(!disk.path().join("etc/app").exists());
+}
+
+/// One app of one device, and what the journal would hold of it.
+struct App {
+    fleet: FleetName,
+    name: AppName,
+    revision: CommitId,
+    inventory: Inventory,
+    pins: Pins,
+}
+
+#[derive(Clone)]
+struct Want {
+    app: DesiredApp,
+    blobs: Blobs,
+}
+
+fn want(name: &str, files: &[(&str, &str)], units: &[&str]) -> Want {
+    let blobs = files.iter().map(|(_, text)| (Digest::of(text.as_bytes()), Arc::from(text.as_bytes()))).collect();
+    let file = |text: &str| DesiredFile {
+        content: Digest::of(text.as_bytes()),
+        mode: 0o644,
+        owner: Some("root:root".to_owned()),
+    };
+    let files: BTreeMap<_, _> = files.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect();
+    let units = units.iter().map(|unit| (*unit).to_owned()).collect();
+    let app = DesiredApp {
+        name: name.parse().unwrap(),
+        depends_on: Vec::new(),
+        spec: AppSpec::Files(FilesSpec { files, units }),
+        health: HealthPolicy { timeout_ms: 1, soak_ms: 0, checks: Vec::new() },
+        drift: DriftPolicy { mode: DriftMode::Correct, ignore: Vec::new() },
+        prune: PrunePolicy { enabled: true, max_delete: Limit::Percent(50), keep: Vec::new() },
+        on_failure: OnFailure::Rollback,
+        digest: Digest::of(b""),
+    };
+    Want { app, blobs }
+}
+
+impl App {
+    fn new(name: &str) -> Self {
+        Self {
+            fleet: "retail".parse().unwrap(),
+            name: name.parse().unwrap(),
+            revision: "0".repeat(40).parse().unwrap(),
+            inventory: Inventory::new(),
+            pins: Pins::new(),
+        }
+    }
+
+    fn task<'a>(&'a self, want: Option<&'a Want>, none: &'a Blobs) -> Task<'a> {
+        Task {
+            fleet: &self.fleet,
+            app: &self.name,
+            revision: &self.revision,
+            want: want.map(|want| &want.app),
+            had: None,
+            inventory: &self.inventory,
+            pins: &self.pins,
+            blobs: want.map_or(none, |want| &want.blobs),
+        }
+    }
+
+    async fn plan(&self, runtime: &FilesRuntime, want: Option<&Want>) -> Result<Plan<Act>, RuntimeError> {
+        runtime.plan(self.task(want, &Blobs::new())).await
+    }
+
+    async fn first(
+        &mut self,
+        runtime: &FilesRuntime,
+        want: Option<&Want>,
+        count: usize,
+    ) -> Result<Vec<String>, RuntimeError> {
+        let plan = self.plan(runtime, want).await?;
+        self.inventory.extend(plan.inventory.clone());
+        let mut told = Vec::new();
+        for step in plan.steps.iter().take(count) {
+            runtime.execute(self.task(want, &Blobs::new()), step).await?;
+            told.push(format!("{:?} {}", step.verb, step.object).to_lowercase());
+        }
+        if told.len() == plan.steps.len() {
+            self.inventory = plan.inventory;
+        }
+        Ok(told)
+    }
+
+    /// Plans and carries out, as the daemon does; what was done.
+    async fn apply(&mut self, runtime: &FilesRuntime, want: Option<&Want>) -> Result<Vec<String>, RuntimeError> {
+        let told = self.first(runtime, want, usize::MAX).await?;
+        let again = self.plan(runtime, want).await?;
+        assert!(again.steps.is_empty(), "a second plan has nothing to do: {:?}", again.steps);
+        Ok(told)
+    }
+
+    async fn verdict(&self, runtime: &FilesRuntime, want: &Want) -> Verdict {
+        runtime.health(self.task(Some(want), &Blobs::new())).await.unwrap()
+    }
+
+    async fn until(&self, runtime: &FilesRuntime, want: &Want, health: Health) -> Verdict {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let verdict = self.verdict(runtime, want).await;
+            if verdict.health == health {
+                return verdict;
+            }
+            assert!(Instant::now() < deadline, "{verdict:?} did not become {health:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 /// Runs in the machine, as root, on its own `/`.
 mod inside {
-    use std::collections::BTreeMap;
     use std::path::Path;
+    use std::pin::Pin;
     use std::process::Command;
-    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use agent::config::settings::{FilesSettings, HealthSettings};
     use agent::health::Probes;
     use agent::ports::Reason as _;
     use agent::ports::prober::Prober as _;
-    use agent::ports::runtime::{Inventory, Pins, Plan, Runtime as _, RuntimeError, Task, Verb, Verdict};
-    use agent::runtime::files::{Act, FilesRuntime};
-    use fleet::desired::{
-        AppSpec, Blobs, Check, DesiredApp, DesiredFile, DriftMode, DriftPolicy, FilesSpec, HealthPolicy, Limit,
-        OnFailure, PrunePolicy,
-    };
-    use fleet::digest::Digest;
-    use fleet::name::{AppName, FleetName};
-    use fleet::revision::CommitId;
+    use agent::ports::runtime::{Runtime as _, RuntimeError, Verb};
+    use agent::runtime::files::FilesRuntime;
+    use fleet::desired::{Blobs, Check};
     use fleet::wire::status::Health;
+
+    use super::{App, Want, want};
 
     const STORE: &str = "/var/lib/burgee-suite";
 
     fn runtime() -> FilesRuntime {
-        assert_eq!(std::env::var("BURGEE_INSIDE").as_deref(), Ok("1"), "runs in the booted machine only");
         let allow = ["/etc/burgee-suite", "/etc/systemd/system", "/etc/containers/systemd"].map(Into::into).to_vec();
         let settings = FilesSettings { root: "/".into(), allow };
         FilesRuntime::new(&settings, &"device".parse().unwrap(), Path::new(STORE)).unwrap()
     }
 
-    /// One app of one device, and what the journal would hold of it.
-    struct App {
-        fleet: FleetName,
-        name: AppName,
-        revision: CommitId,
-        inventory: Inventory,
-        pins: Pins,
-    }
+    type Scenario = (&'static str, Pin<Box<dyn Future<Output = ()>>>);
 
-    #[derive(Clone)]
-    struct Want {
-        app: DesiredApp,
-        blobs: Blobs,
-    }
-
-    fn want(name: &str, files: &[(&str, &str)], units: &[&str]) -> Want {
-        let blobs = files.iter().map(|(_, text)| (Digest::of(text.as_bytes()), Arc::from(text.as_bytes()))).collect();
-        let file = |text: &str| DesiredFile {
-            content: Digest::of(text.as_bytes()),
-            mode: 0o644,
-            owner: Some("root:root".to_owned()),
-        };
-        let files: BTreeMap<_, _> = files.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect();
-        let units = units.iter().map(|unit| (*unit).to_owned()).collect();
-        let app = DesiredApp {
-            name: name.parse().unwrap(),
-            depends_on: Vec::new(),
-            spec: AppSpec::Files(FilesSpec { files, units }),
-            health: HealthPolicy { timeout_ms: 1, soak_ms: 0, checks: Vec::new() },
-            drift: DriftPolicy { mode: DriftMode::Correct, ignore: Vec::new() },
-            prune: PrunePolicy { enabled: true, max_delete: Limit::Percent(50), keep: Vec::new() },
-            on_failure: OnFailure::Rollback,
-            digest: Digest::of(b""),
-        };
-        Want { app, blobs }
-    }
-
-    impl App {
-        fn new(name: &str) -> Self {
-            Self {
-                fleet: "retail".parse().unwrap(),
-                name: name.parse().unwrap(),
-                revision: "0".repeat(40).parse().unwrap(),
-                inventory: Inventory::new(),
-                pins: Pins::new(),
-            }
-        }
-
-        fn task<'a>(&'a self, want: Option<&'a Want>, none: &'a Blobs) -> Task<'a> {
-            Task {
-                fleet: &self.fleet,
-                app: &self.name,
-                revision: &self.revision,
-                want: want.map(|want| &want.app),
-                had: None,
-                inventory: &self.inventory,
-                pins: &self.pins,
-                blobs: want.map_or(none, |want| &want.blobs),
-            }
-        }
-
-        async fn plan(&self, runtime: &FilesRuntime, want: Option<&Want>) -> Result<Plan<Act>, RuntimeError> {
-            runtime.plan(self.task(want, &Blobs::new())).await
-        }
-
-        async fn first(
-            &mut self,
-            runtime: &FilesRuntime,
-            want: Option<&Want>,
-            count: usize,
-        ) -> Result<Vec<String>, RuntimeError> {
-            let plan = self.plan(runtime, want).await?;
-            self.inventory.extend(plan.inventory.clone());
-            let mut told = Vec::new();
-            for step in plan.steps.iter().take(count) {
-                runtime.execute(self.task(want, &Blobs::new()), step).await?;
-                told.push(format!("{:?} {}", step.verb, step.object).to_lowercase());
-            }
-            if told.len() == plan.steps.len() {
-                self.inventory = plan.inventory;
-            }
-            Ok(told)
-        }
-
-        /// Plans and carries out, as the daemon does; what was done.
-        async fn apply(&mut self, runtime: &FilesRuntime, want: Option<&Want>) -> Result<Vec<String>, RuntimeError> {
-            let told = self.first(runtime, want, usize::MAX).await?;
-            let again = self.plan(runtime, want).await?;
-            assert!(again.steps.is_empty(), "a second plan has nothing to do: {:?}", again.steps);
-            Ok(told)
-        }
-
-        async fn verdict(&self, runtime: &FilesRuntime, want: &Want) -> Verdict {
-            runtime.health(self.task(Some(want), &Blobs::new())).await.unwrap()
-        }
-
-        async fn until(&self, runtime: &FilesRuntime, want: &Want, health: Health) -> Verdict {
-            let deadline = Instant::now() + Duration::from_secs(20);
-            loop {
-                let verdict = self.verdict(runtime, want).await;
-                if verdict.health == health {
-                    return verdict;
-                }
-                assert!(Instant::now() < deadline, "{verdict:?} did not become {health:?}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+    /// Every scenario, one after the other, on one machine.
+    pub(super) fn all() {
+        let scenarios: Vec<Scenario> = vec![
+            (
+                "a_service_comes_changes_alone_goes_back_and_leaves",
+                Box::pin(a_service_comes_changes_alone_goes_back_and_leaves()),
+            ),
+            ("a_quadlet_comes_changes_and_goes_back", Box::pin(a_quadlet_comes_changes_and_goes_back())),
+            (
+                "a_unit_that_fails_says_why_and_last_good_comes_back",
+                Box::pin(a_unit_that_fails_says_why_and_last_good_comes_back()),
+            ),
+            (
+                "a_cut_after_any_step_ends_with_what_is_on_disk_running",
+                Box::pin(a_cut_after_any_step_ends_with_what_is_on_disk_running()),
+            ),
+            ("drift_of_units_wakes_and_is_repaired", Box::pin(drift_of_units_wakes_and_is_repaired())),
+            ("verdicts_are_those_of_systemd", Box::pin(verdicts_are_those_of_systemd())),
+            ("sockets_restart_with_their_services", Box::pin(sockets_restart_with_their_services())),
+            ("a_bus_that_goes_away_is_said_and_found_again", Box::pin(a_bus_that_goes_away_is_said_and_found_again())),
+            (
+                "a_full_or_read_only_disk_is_said_and_the_old_content_stays",
+                Box::pin(a_full_or_read_only_disk_is_said_and_the_old_content_stays()),
+            ),
+        ];
+        for (name, scenario) in scenarios {
+            // Each has a runtime of its own, as each process of the agent has.
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+            println!("inside: {name} ... ok");
         }
     }
 
@@ -200,8 +290,6 @@ mod inside {
         want(name, &[(&format!("/etc/burgee-suite/{name}.conf"), conf), (&file, &service(name, note))], &[&unit])
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn a_service_comes_changes_alone_goes_back_and_leaves() {
         let runtime = runtime();
         let (mut base, mut other) = (App::new("base"), App::new("other"));
@@ -261,8 +349,6 @@ mod inside {
             { echo '[Unit]'; echo \"SourcePath=$file\"; echo '[Service]'; sed -n 's/^Exec=/ExecStart=/p' \"$file\"; } > \"$1/$name.service\"\n\
         done\n";
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn a_quadlet_comes_changes_and_goes_back() {
         use std::os::unix::fs::PermissionsExt;
         let generator = Path::new("/etc/systemd/system-generators/suite-quadlet");
@@ -295,8 +381,6 @@ mod inside {
         std::fs::remove_file(generator).unwrap();
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn a_unit_that_fails_says_why_and_last_good_comes_back() {
         let mut base = App::new("fails");
         let runtime = runtime();
@@ -334,8 +418,6 @@ mod inside {
         base.apply(&runtime, None).await.unwrap();
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn a_cut_after_any_step_ends_with_what_is_on_disk_running() {
         let one = with_service("cut", "one", "1");
         let two = with_service("cut", "two", "2");
@@ -354,8 +436,6 @@ mod inside {
         }
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn drift_of_units_wakes_and_is_repaired() {
         let runtime = runtime();
         let mut app = App::new("drift");
@@ -388,8 +468,6 @@ mod inside {
         systemctl(&["unmask", "--runtime", "drift.service"]);
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn verdicts_are_those_of_systemd() {
         let runtime = runtime();
         let probes = Probes::new(&HealthSettings { exec: Vec::new() });
@@ -438,8 +516,6 @@ mod inside {
         assert_eq!(none.health, Health::Missing);
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn sockets_restart_with_their_services() {
         let runtime = runtime();
         let mut app = App::new("echo");
@@ -459,8 +535,6 @@ mod inside {
         app.apply(&runtime, None).await.unwrap();
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn a_bus_that_goes_away_is_said_and_found_again() {
         let runtime = runtime();
         let mut app = App::new("bus");
@@ -481,8 +555,6 @@ mod inside {
         plain.apply(&runtime, None).await.unwrap();
     }
 
-    #[tokio::test]
-    #[ignore = "runs in the booted machine"]
     async fn a_full_or_read_only_disk_is_said_and_the_old_content_stays() {
         let runtime = runtime();
         let mount = |arguments: &[&str]| assert!(Command::new("mount").args(arguments).status().unwrap().success());

@@ -42,7 +42,7 @@ impl Drop for Bus {
 
 impl Bus {
     pub(super) async fn connect(changed: Arc<Notify>) -> Result<Self, SystemdError> {
-        let connection = Connection::system().await.map_err(SystemdError::Unreachable)?;
+        let connection = Connection::system().await.map_err(|error| SystemdError::Unreachable(Box::new(error)))?;
         let jobs = broadcast::Sender::new(64);
         let reader = tokio::spawn(read_signals(MessageStream::from(&connection), jobs.clone(), changed));
         let bus =
@@ -79,7 +79,7 @@ impl Bus {
                 message: message.unwrap_or_else(|| name.to_string()),
                 name: name.to_string(),
             }),
-            Ok(Err(error)) => Err(SystemdError::Unreachable(error)),
+            Ok(Err(error)) => Err(SystemdError::Unreachable(Box::new(error))),
         }
     }
 
@@ -129,6 +129,28 @@ impl Bus {
         Ok(())
     }
 
+    /// How job `number` ended.
+    pub(super) async fn outcome(
+        &self,
+        ended: &mut broadcast::Receiver<Ended>,
+        number: &str,
+    ) -> Result<String, SystemdError> {
+        let lost = || SystemdError::Unreachable(Box::new(zbus::Error::Failure("the bus was closed".to_owned())));
+        loop {
+            let next = tokio::select! {
+                next = ended.recv() => next,
+                () = self.connection.closed() => return Err(lost()),
+            };
+            match next {
+                Ok((job, result)) if job == number => return Ok(result),
+                // Others' jobs, and a burst of them that pushed some out: were ours
+                // among those, the limit ends the wait and the next plan looks.
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return Err(lost()),
+            }
+        }
+    }
+
     pub(super) async fn watch(&self, units: &BTreeSet<String>) -> Result<(), SystemdError> {
         self.release(units).await?;
         let mut watched = self.watched.lock().await;
@@ -156,21 +178,6 @@ impl Bus {
 
     async fn add_match(&self, rule: &str) -> Result<(), SystemdError> {
         self.call(BUS, BUS_PATH, BUS, "AddMatch", &rule, CALL).await.map(drop)
-    }
-}
-
-/// How job `number` ended.
-pub(super) async fn outcome(ended: &mut broadcast::Receiver<Ended>, number: &str) -> Result<String, SystemdError> {
-    loop {
-        match ended.recv().await {
-            Ok((job, result)) if job == number => return Ok(result),
-            // Others' jobs, and a burst of them that pushed some out: were ours
-            // among those, the limit ends the wait and the next plan looks.
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => {
-                return Err(SystemdError::Unreachable(zbus::Error::Failure("the bus was closed".to_owned())));
-            }
-        }
     }
 }
 

@@ -39,7 +39,7 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 pub enum SystemdError {
     /// No bus, or it went away.
     #[error("cannot talk to systemd over D-Bus (`systemctl status dbus`)")]
-    Unreachable(#[source] zbus::Error),
+    Unreachable(#[source] Box<zbus::Error>),
     /// No answer in time.
     #[error("systemd did not answer {call} within {} s", limit.as_secs())]
     Silent { call: &'static str, limit: Duration },
@@ -48,7 +48,7 @@ pub enum SystemdError {
     Refused { call: &'static str, name: String, message: String },
     /// An answer of a shape that no systemd gives.
     #[error("systemd's answer to {call} makes no sense")]
-    Answer { call: &'static str, source: zbus::Error },
+    Answer { call: &'static str, source: Box<zbus::Error> },
     /// A job ended otherwise than done: `failed`, `timeout`, `dependency`, `canceled`, …
     #[error("the job ended as {result:?}: {detail}")]
     Job { result: String, detail: String },
@@ -191,7 +191,7 @@ impl Systemd {
         let mut ended = bus.jobs();
         let answer = bus.call(DESTINATION, MANAGER_PATH, MANAGER, call, &(name, "replace"), CALL).await?;
         let number: OwnedObjectPath = read(&answer, call)?;
-        let result = match tokio::time::timeout(JOB, bus::outcome(&mut ended, number.as_str())).await {
+        let result = match tokio::time::timeout(JOB, bus.outcome(&mut ended, number.as_str())).await {
             Ok(result) => result?,
             Err(_) => return Err(SystemdError::Unfinished { limit: JOB }),
         };
@@ -236,5 +236,5 @@ fn read<T>(answer: &zbus::Message, call: &'static str) -> Result<T, SystemdError
 where
     T: serde::de::DeserializeOwned + zbus::zvariant::Type,
 {
-    answer.body().deserialize().map_err(|source| SystemdError::Answer { call, source })
+    answer.body().deserialize().map_err(|source| SystemdError::Answer { call, source: Box::new(source) })
 }

@@ -13,7 +13,7 @@ use crate::systemd::{Job, SystemdError};
 pub(super) fn lift(action: &'static str, object: &Object, error: SystemdError) -> RuntimeError {
     match error {
         SystemdError::Unreachable(source) => {
-            RuntimeError::Unreachable { engine: "systemd over D-Bus".to_owned(), source: Box::new(source) }
+            RuntimeError::Unreachable { engine: "systemd over D-Bus".to_owned(), source }
         }
         error => RuntimeError::Step {
             action,

@@ -355,6 +355,14 @@ fn digest(spec: &FilesSpec) -> Result<Digest, RuntimeError> {
 
 /// A unit's name as `systemd.unit(5)` has it; templates are run by instance.
 fn check_unit(name: &str) -> Result<(), RuntimeError> {
+    if name == "burgee-agent.service" {
+        // The restart would end before it is noted, and come again.
+        return Err(RuntimeError::Refused {
+            object: format!("unit/{name}"),
+            cause: "the agent can't restart itself as part of an app".to_owned(),
+            hint: Some("leave burgee-agent.service out of `units:`".to_owned()),
+        });
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let holds = name.len() < 256
         && name.chars().all(plain)
