@@ -7,9 +7,11 @@
 pub mod bins;
 pub mod broker;
 pub mod device;
+pub mod disk;
 pub mod forge;
 pub mod http;
 pub mod net;
 pub mod process;
 pub mod repo;
+pub mod systemd;
 pub mod wait;
