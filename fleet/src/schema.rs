@@ -11,11 +11,12 @@ use serde_json::Value;
 use crate::repo::app::AppFile;
 use crate::repo::files::{DeviceFile, FleetFile, GroupFile};
 use crate::repo::rollout::RolloutFile;
+use crate::trust::policy::Policy;
 
 /// The schema of one kind of file.
 #[derive(Clone, Debug)]
 pub struct FileSchema {
-    /// `burgee`, `app`, `group`, `device` or `rollout`.
+    /// `burgee`, `app`, `group`, `device`, `rollout` or `policy`.
     pub name: &'static str,
     /// Which files it is for, as a pattern over the repository.
     pub files: &'static str,
@@ -40,11 +41,13 @@ pub fn all() -> Vec<FileSchema> {
         one::<GroupFile>("group", "groups/*.yaml"),
         one::<DeviceFile>("device", "devices/*.yaml"),
         one::<RolloutFile>("rollout", "rollouts/*.yaml"),
+        one::<Policy>("policy", "trust/policy.yaml"),
     ]
 }
 
 fn one<T: JsonSchema>(name: &'static str, files: &'static str) -> FileSchema {
-    let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<T>();
+    let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), files.into());
     FileSchema { name, files, schema: schema.to_value() }
 }
 

@@ -24,6 +24,7 @@ use crate::yaml::Place;
 #[must_use]
 pub fn check(tree: &dyn Tree) -> Vec<Finding> {
     let (repo, mut found) = Repo::read(tree, Whose::Everyone);
+    found.extend(crate::trust::check(tree));
     let mut apps = BTreeMap::new();
     if let Some(repo) = &repo {
         for name in &repo.apps {

@@ -250,9 +250,8 @@ impl<C: Commits> Judge<'_, C> {
                 reached.add(id.clone());
             }
             if changes {
-                let date = |id: &CommitId| {
-                    committed_at(id, &self.walk.raw(id)?).map_err(|refusal| Stop::refused(id, refusal))
-                };
+                let date =
+                    |id: &CommitId| committed_at(id, &self.walk.raw(id)?).map_err(|refusal| Stop::refused(id, refusal));
                 if date(id)? < date(predecessor)? - DAY {
                     return Err(Stop::refused(id, Refusal::BackDated));
                 }
@@ -381,12 +380,7 @@ impl<C: Commits> Judge<'_, C> {
 
     /// Whether a commit is signed by a key in force, valid at its own date
     /// where `at` says so. The inner result is the rules' word.
-    fn signed(
-        &self,
-        id: &CommitId,
-        force: &Force,
-        at: Option<At>,
-    ) -> Result<Result<Signer, Refusal>, Stop<C::Error>> {
+    fn signed(&self, id: &CommitId, force: &Force, at: Option<At>) -> Result<Result<Signer, Refusal>, Stop<C::Error>> {
         let raw = self.walk.raw(id)?;
         Ok(Commit::read(id, &raw).and_then(|commit| {
             commit.verify()?;
