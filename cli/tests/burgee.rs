@@ -1,5 +1,7 @@
 //! The built `burgee`, with the machine's own git and ssh-keygen.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -86,7 +88,8 @@ fn init_commit_check_render_plan() {
     assert!(yaml.out.starts_with("fleet: shops\n"), "{}", yaml.out);
 
     let compose = repo.join("apps/hello/compose.yaml");
-    let text = fs::read_to_string(&compose).unwrap().replace("1.28-alpine", "1.29-alpine").replace("8080:80", "8081:80");
+    let text =
+        fs::read_to_string(&compose).unwrap().replace("1.28-alpine", "1.29-alpine").replace("8080:80", "8081:80");
     fs::write(&compose, text.replace("TZ: ${TZ:-UTC}", "LEVEL: warn")).unwrap();
     home.git(&repo, &["commit", "-am", "second"]);
     let said = home.burgee(&["plan", "shops", "HEAD~1..HEAD"]);
@@ -115,7 +118,7 @@ fn init_commit_check_render_plan() {
 fn check_says_where_what_and_what_was_expected() {
     let home = Home::new();
     let repo = home.init();
-    fs::write(repo.join("groups/demo.yaml"), "selector: {matchLabels: {site-type: demo}}\nasp: [hello]\n").unwrap();
+    fs::write(repo.join("groups/demo.yaml"), "selector: {matchLabels: {site-type: demo}}\napp: [hello]\n").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", repo.join("apps/hello/link")).unwrap();
     fs::create_dir_all(repo.join("apps/hello/.GIT")).unwrap();
     fs::write(repo.join("apps/hello/big"), vec![0; 5 << 20]).unwrap();
@@ -128,7 +131,7 @@ fn check_says_where_what_and_what_was_expected() {
             "apps/hello/.GIT:1:1: is a spelling of .git, expected plain files and folders",
             "apps/hello/app.yaml:1:1: warning: no device gets the app `hello`",
             "apps/hello/link:1:1: is a symbolic link, expected plain files and folders",
-            "groups/demo.yaml:2:1: unknown key `asp`, expected one of `priority`, `selector`, `apps`, `vars`, `window`",
+            "groups/demo.yaml:2:1: unknown key `app`, expected one of `priority`, `selector`, `apps`, `vars`, `window`",
         ]
     );
     assert!(said.err.contains("hint: did you mean `apps`?"), "{}", said.err);
@@ -196,7 +199,7 @@ fn init_takes_a_key_and_keeps_what_is_there() {
 fn schemas_and_completions() {
     let home = Home::new();
     let app: Value = serde_json::from_str(&home.burgee(&["schema", "app"]).out).unwrap();
-    assert_eq!(app["properties"]["runtime"]["$ref"], "#/definitions/RuntimeName");
+    assert!(app["properties"]["runtime"].to_string().contains("#/definitions/RuntimeName"));
     assert!(home.burgee(&["schema"]).out.contains("group\tgroups/*.yaml\n"));
     assert_eq!(home.burgee(&["schema", "--out", "all"]).code, 0);
     assert!(home.path("all/rollout.json").exists());
