@@ -134,6 +134,19 @@ impl<'a> Fields<'a> {
         self.parse(key, values::millis)
     }
 
+    /// Permission bits. A plain number is octal only with a leading zero: Compose takes another one for decimal.
+    pub(super) fn mode(&self, key: &str) -> Option<u32> {
+        let plain = self.node(key).and_then(Node::scalar).is_some_and(|scalar| scalar.plain);
+        self.parse(key, |text| {
+            if plain && !text.starts_with('0') {
+                return Err(format!(
+                    "{text:?} would be decimal: expected octal digits with a leading zero, such as 0440"
+                ));
+            }
+            values::mode(text)
+        })
+    }
+
     pub(super) fn bytes(&self, key: &str) -> Option<i64> {
         self.parse(key, values::bytes)
     }
@@ -223,5 +236,22 @@ pub(super) fn shown(node: &Node) -> String {
         Some(scalar) if scalar.plain => values::shown(&scalar.text),
         Some(scalar) => scalar.text.clone(),
         None => String::new(),
+    }
+}
+
+/// A list of names, or a mapping from names; each with the place of its name and, in a mapping, its value.
+pub(super) fn named<'a>(fields: &Fields<'a>, key: &str) -> Vec<(String, &'a Place, Option<&'a Node>)> {
+    match fields.node(key).map(|node| &node.value) {
+        Some(Value::Mapping(entries)) => {
+            entries.iter().map(|entry| (entry.key.clone(), &entry.at, Some(&entry.node))).collect()
+        }
+        _ => {
+            let items = fields.list(key).iter();
+            items
+                .filter_map(|item| {
+                    fields.typed(key, item, |text| Ok(text.to_owned())).map(|name| (name, &item.at, None))
+                })
+                .collect()
+        }
     }
 }

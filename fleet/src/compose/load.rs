@@ -10,11 +10,12 @@ use std::rc::Rc;
 use crate::compose::dotenv::{self, Format};
 use crate::compose::fields::Fields;
 use crate::compose::files::{Files, parent, resolve};
+use crate::compose::interpolation::interpolate;
 use crate::compose::merge::{merge, settle};
-use crate::compose::node::{Budget, Entry, Findings, MAX_COST, MAX_FILES, Node, Place, Scalar, Source, Value};
+use crate::compose::node::{Budget, Entry, Findings, MAX_COST, MAX_FILES, Node, Place, Source, Value};
 use crate::compose::yaml;
 use crate::finding::{Finding, Severity};
-use crate::vars::{self, Scope, VarError};
+use crate::vars::Scope;
 
 /// The names that Compose looks for, in its order.
 const MAIN: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
@@ -27,12 +28,15 @@ const MAX_CHAIN: usize = 32;
 /// What `COMPOSE_…` variables mean something here.
 const HONOURED: [&str; 4] = ["COMPOSE_PROFILES", "COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME"];
 
+/// Files that services extend from, by path and by the scope that they were read with.
+type Extended = HashMap<(String, usize), Option<Rc<Node>>>;
+
 pub(super) struct Loader<'a> {
     files: &'a Files<'a>,
     findings: &'a Findings,
     folder: &'a str,
     budget: Budget,
-    extended: RefCell<HashMap<(String, usize), Option<Rc<Node>>>>,
+    extended: RefCell<Extended>,
 }
 
 /// An app's files as one.
@@ -161,7 +165,7 @@ impl<'a> Loader<'a> {
             for document in yaml::parse(&source, &budget).ok()? {
                 if let Some(node) = document.get("name") {
                     let mut node = node.clone();
-                    interpolate(&mut node, self.folder, &quiet);
+                    interpolate(&mut node, 1, self.folder, &quiet);
                     name = Some(node);
                 }
             }
@@ -204,7 +208,7 @@ impl<'a> Loader<'a> {
                 self.findings.error(&document.at, format!("expected a mapping, found {}", document.kind()));
                 return None;
             }
-            interpolate(document, self.folder, self.findings);
+            interpolate(document, 0, self.folder, self.findings);
         }
         Some(documents)
     }
@@ -255,6 +259,9 @@ impl<'a> Loader<'a> {
             let mut chain = vec![(path.to_owned(), service.key.clone())];
             if let Some(node) = self.follow(&service.node, &service.key, &document, before, path, &mut chain) {
                 followed.insert(service.key.clone(), node);
+            }
+            if self.budget.exhausted() {
+                break;
             }
         }
         let mut document = document;
@@ -484,63 +491,6 @@ impl<'a> Loader<'a> {
             }
         }
     }
-}
-
-/// Puts variables into every scalar below `node`; what is `x-…` is nobody's business.
-fn interpolate(node: &mut Node, folder: &str, findings: &Findings) {
-    let at = node.at.clone();
-    match &mut node.value {
-        Value::Null => {}
-        Value::Scalar(scalar) if scalar.text.contains('$') => match vars::interpolate(&scalar.text, &at.source.scope) {
-            Ok(text) => {
-                scalar.text = text;
-                scalar.plain = false;
-            }
-            Err(error) => {
-                let place = within(&at, scalar, error.offset);
-                match hint(&error, folder) {
-                    Some(hint) => findings.hint(&place, error.message, hint),
-                    None => findings.error(&place, error.message),
-                }
-                // One finding is enough: the value counts as absent.
-                node.value = Value::Null;
-            }
-        },
-        Value::Scalar(_) => {}
-        Value::Sequence(items) => items.iter_mut().for_each(|item| interpolate(item, folder, findings)),
-        Value::Mapping(entries) => {
-            for entry in entries.iter_mut().filter(|entry| !entry.key.starts_with("x-")) {
-                interpolate(&mut entry.node, folder, findings);
-            }
-        }
-    }
-}
-
-fn hint(error: &VarError, folder: &str) -> Option<String> {
-    match error.name.as_str() {
-        "" => None,
-        "PWD" => Some("the app's folder is ./".to_owned()),
-        "HOME" | "USER" | "UID" | "GID" => Some("an agent has no home and no login: write the value out".to_owned()),
-        name => Some(format!(
-            "define {name} under vars: in burgee.yaml, app.yaml, a group or a device, or in {folder}/.env"
-        )),
-    }
-}
-
-/// The place of a byte of a scalar's text: its dollar signs are counted, as escapes and folding move everything else.
-fn within(at: &Place, scalar: &Scalar, offset: usize) -> Place {
-    let raw = at.source.text.get(scalar.range.0..scalar.range.1).unwrap_or_default();
-    let before = scalar.text.get(..offset).unwrap_or_default().matches('$').count();
-    let same = raw.matches('$').count() == scalar.text.matches('$').count();
-    let Some((found, _)) = raw.match_indices('$').nth(before).filter(|_| same) else { return at.clone() };
-    let before = &raw[..found];
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let line = at.line.saturating_add(number(before.matches('\n').count()));
-    let column = match before.rsplit_once('\n') {
-        Some((_, last)) => number(last.chars().count()).saturating_add(1),
-        None => at.column.saturating_add(number(before.chars().count())),
-    };
-    Place { source: Rc::clone(&at.source), line, column }
 }
 
 /// The profiles that are active, from `COMPOSE_PROFILES`.

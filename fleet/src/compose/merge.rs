@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::compose::interpolation::is_own;
 use crate::compose::mounts;
 use crate::compose::node::{Entry, Findings, Node, Tag, Value};
 use crate::compose::ports;
@@ -117,7 +118,7 @@ fn mappings(base: Vec<Entry>, over: Vec<Entry>, path: &[&str], dict: bool, findi
         let mut below = path.to_vec();
         below.push(&entry.key);
         // In a mapping of variables, a name without a value is an answer of its own. What is x-… is replaced.
-        let node = if (dict && entry.node.tag == Tag::None) || entry.key.starts_with("x-") {
+        let node = if (dict && entry.node.tag == Tag::None) || is_own(&entry.key, path.len()) {
             Some(entry.node)
         } else {
             merge(old.node, entry.node, &below, findings)

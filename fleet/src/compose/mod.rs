@@ -1,16 +1,18 @@
 //! The Compose specification, as far as a device can honour it.
 //!
 //! [`read`] turns an app's Compose files into a [`model::Project`] in which everything is resolved. The way there:
-//! `load` finds the files and makes one tree of them (`yaml` parses, `merge` merges, `dotenv` reads variables), in
-//! which every `node` knows its place; `service` and `top` give the values types, through `fields`, which refuses
-//! what nobody asked for; `check` looks at services beside each other. What a device can't honour is refused by its
-//! key, never dropped. Nothing here knows an Engine.
+//! `load` finds the files and makes one tree of them (`yaml` parses, `interpolation` puts variables in, `dotenv` reads
+//! them from files, `merge` merges), in which every `node` knows its place; `service` and `top` give the values types,
+//! through `fields`, which refuses what nobody asked for; `check` looks at services beside each other. What a device
+//! can't honour is refused by its key, never dropped. Nothing here knows an Engine.
 
+mod attach;
 mod check;
 mod deploy;
 mod dotenv;
 mod fields;
 mod files;
+mod interpolation;
 mod load;
 mod merge;
 pub mod model;
@@ -22,6 +24,7 @@ mod service;
 mod tests;
 mod top;
 mod values;
+mod variables;
 mod yaml;
 
 use crate::compose::check::profiles;
@@ -96,6 +99,9 @@ fn project(request: Request<'_>, files: &Files<'_>, findings: &Findings) -> Opti
             name
         }
     };
+    if let Some(node) = loaded.root.get("name").filter(|node| node.scalar().is_none()) {
+        findings.error(&node.at, format!("name: expected a single value, found {}", node.kind()));
+    }
     let top = top(&loaded.root, &name, files, findings);
     let Some(section) = loaded.root.get("services") else {
         findings.error(&loaded.root.at, "services: is missing: expected at least one service");
@@ -103,9 +109,6 @@ fn project(request: Request<'_>, files: &Files<'_>, findings: &Findings) -> Opti
     };
     let mut services = Vec::new();
     for entry in Fields::of("services", section, findings)?.rest() {
-        if entry.key.starts_with("x-") {
-            continue;
-        }
         if !is_key(&entry.key) {
             let message =
                 format!("services: {:?} is not a name: expected letters, digits, '.', '_' and '-'", entry.key);

@@ -239,7 +239,7 @@ fn long(service: &Fields<'_>, item: &Node, top: &Top<'_>) -> Option<Mount> {
                 mount.error("source", &item.at, "a tmpfs has none");
             }
             let size = options.and_then(|options| options.bytes("size"));
-            let mode = options.and_then(|options| options.parse("mode", values::mode));
+            let mode = options.and_then(|options| options.mode("mode"));
             Some(MountSource::Tmpfs { size, mode, options: Vec::new() })
         }
     };
@@ -325,7 +325,7 @@ fn granted(service: &Fields<'_>, key: &str, item: &Node, top: &Top<'_>) -> Optio
         target = grant.text("target");
         uid = grant.text("uid");
         gid = grant.text("gid");
-        mode = grant.parse("mode", values::mode);
+        mode = grant.mode("mode");
         let named = grant.node("source");
         grant.finish();
         let Some(named) = named else {

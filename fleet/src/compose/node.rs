@@ -164,6 +164,11 @@ impl Budget {
         left.is_some()
     }
 
+    /// Whether nothing is left: whoever goes on would only copy for nothing.
+    pub(super) fn exhausted(&self) -> bool {
+        self.left.get() == 0
+    }
+
     /// Counts one more file; false when there are too many.
     pub(super) fn file(&self) -> bool {
         let left = self.files.get().checked_sub(1);

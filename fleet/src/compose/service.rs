@@ -1,21 +1,20 @@
 //! One service: every key of the specification, honoured, ignored with a note, or refused by its name.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
+use crate::compose::attach::{addresses, extra_hosts, mode, networks};
 use crate::compose::deploy::deploy;
-use crate::compose::dotenv::{self, Format};
-use crate::compose::fields::Fields;
-use crate::compose::files::resolve;
+use crate::compose::fields::{Fields, named};
 use crate::compose::model::{
-    Attachment, Condition, Dependency, Device, DeviceRequest, Healthcheck, Link, Logging, Mode, PullPolicy, Service,
-    Ulimit, VolumesFrom,
+    Condition, Dependency, Device, DeviceRequest, Healthcheck, Link, Logging, Mode, PullPolicy, Service, Ulimit,
+    VolumesFrom,
 };
 use crate::compose::mounts::mounts;
-use crate::compose::node::{Entry, Node, Place, Value};
+use crate::compose::node::{Entry, Place, Value};
 use crate::compose::ports;
-use crate::compose::top::{Top, is_object_name, labels};
+use crate::compose::top::{Top, is_object_name};
 use crate::compose::values;
+use crate::compose::variables::{all_labels, environment};
 
 /// A service, with what is needed to judge it beside the others.
 pub(super) struct Read<'a> {
@@ -35,7 +34,7 @@ pub(super) fn service<'a>(entry: &'a Entry, top: &Top<'_>) -> Option<Read<'a>> {
     let (devices, mut requests) = devices(&fields);
     resources.gpus.append(&mut requests);
     let (ports, places) = ports::published(&fields).into_iter().unzip();
-    let network_mode = fields.parse("network_mode", mode);
+    let network_mode = mode(&fields, "network_mode");
     let service = Service {
         image: image(&fields, entry),
         platform: fields.text("platform"),
@@ -65,8 +64,8 @@ pub(super) fn service<'a>(entry: &'a Entry, top: &Top<'_>) -> Option<Read<'a>> {
         expose: ports::exposed(&fields),
         networks: networks(&fields, network_mode.as_ref(), top),
         network_mode,
-        pid: fields.parse("pid", mode),
-        ipc: fields.parse("ipc", mode),
+        pid: mode(&fields, "pid"),
+        ipc: mode(&fields, "ipc"),
         uts: fields.text("uts"),
         userns_mode: fields.text("userns_mode"),
         cgroup: fields.parse("cgroup", |text| match text {
@@ -181,187 +180,6 @@ fn command(fields: &Fields<'_>, key: &str) -> Option<Vec<String>> {
         }
         _ => fields.typed(key, node, values::words),
     }
-}
-
-/// `env_file`s in their order, and `environment` over them. A name alone takes its value from the variables.
-fn environment(fields: &Fields<'_>, top: &Top<'_>) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::new();
-    let one = fields.node("env_file").filter(|node| node.scalar().is_some());
-    for item in one.map_or_else(|| fields.list("env_file"), std::slice::from_ref) {
-        environment.extend(env_file(fields, item, top));
-    }
-    for (name, (value, node)) in fields.dict("environment") {
-        match value.or_else(|| node.at.source.scope.get(&name).map(str::to_owned)) {
-            Some(value) => environment.insert(name, value),
-            None => environment.remove(&name),
-        };
-    }
-    environment
-}
-
-fn env_file(fields: &Fields<'_>, item: &Node, top: &Top<'_>) -> BTreeMap<String, String> {
-    let (mut node, mut format, mut required) = (item, Format::Compose, true);
-    if matches!(item.value, Value::Mapping(_)) {
-        let Some(file) = Fields::of(fields.path("env_file"), item, fields.findings) else { return BTreeMap::new() };
-        format = file
-            .parse("format", |format| match format {
-                "" => Ok(Format::Compose),
-                "raw" => Ok(Format::Raw),
-                _ => Err(format!("{format:?} is not known: expected raw")),
-            })
-            .unwrap_or(format);
-        required = file.switch("required").unwrap_or(true);
-        let path = file.node("path");
-        if path.is_none() {
-            file.error("path", &item.at, "is missing");
-        }
-        file.finish();
-        let Some(path) = path else { return BTreeMap::new() };
-        node = path;
-    }
-    variables(fields, "env_file", node, format, required, top)
-}
-
-/// The variables of a file of the repository.
-fn variables(
-    fields: &Fields<'_>,
-    key: &str,
-    node: &Node,
-    format: Format,
-    required: bool,
-    top: &Top<'_>,
-) -> BTreeMap<String, String> {
-    let path = fields.typed(key, node, |text| {
-        if text.starts_with('/') {
-            return Err(format!("{text:?} is outside of the repository, where it can't be verified"));
-        }
-        resolve(&node.at.source.dir, text)
-    });
-    let Some(path) = path else { return BTreeMap::new() };
-    if !top.files.exists(&path) {
-        if required {
-            let message = format!("{}: {path} is not in the repository", fields.path(key));
-            fields.findings.hint(&node.at, message, "commit the file, or say required: false");
-        }
-        return BTreeMap::new();
-    }
-    let Some(text) = top.files.text(&path, Some(&node.at)) else { return BTreeMap::new() };
-    match dotenv::parse(&text, &node.at.source.scope, format) {
-        Ok(variables) => variables,
-        Err(error) => {
-            fields.findings.add(crate::finding::Finding {
-                path,
-                line: error.line,
-                column: error.column,
-                severity: crate::finding::Severity::Error,
-                message: error.message,
-                hint: None,
-            });
-            BTreeMap::new()
-        }
-    }
-}
-
-/// `label_file`s in their order, and `labels` over them.
-fn all_labels(fields: &Fields<'_>, top: &Top<'_>) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    let one = fields.node("label_file").filter(|node| node.scalar().is_some());
-    for item in one.map_or_else(|| fields.list("label_file"), std::slice::from_ref) {
-        all.extend(variables(fields, "label_file", item, Format::Compose, true, top));
-    }
-    all.extend(labels(fields, "labels"));
-    all
-}
-
-/// A namespace's owner.
-fn mode(text: &str) -> Result<Mode, String> {
-    match text.split_once(':') {
-        Some(("service", name)) if !name.is_empty() => Ok(Mode::Service(name.to_owned())),
-        Some(("container", name)) if !name.is_empty() => Ok(Mode::Container(name.to_owned())),
-        Some(("service" | "container", _)) | None if text.is_empty() || text.ends_with(':') => {
-            Err(format!("{text:?} names nothing: expected host, none, service:NAME or container:NAME"))
-        }
-        _ => Ok(Mode::Named(text.to_owned())),
-    }
-}
-
-/// A list of names, or a mapping from names; each with the place of its name and, in a mapping, its value.
-pub(super) fn named<'a>(fields: &Fields<'a>, key: &str) -> Vec<(String, &'a Place, Option<&'a Node>)> {
-    match fields.node(key).map(|node| &node.value) {
-        Some(Value::Mapping(entries)) => {
-            entries.iter().map(|entry| (entry.key.clone(), &entry.at, Some(&entry.node))).collect()
-        }
-        _ => {
-            let items = fields.list(key).iter();
-            items
-                .filter_map(|item| {
-                    fields.typed(key, item, |text| Ok(text.to_owned())).map(|name| (name, &item.at, None))
-                })
-                .collect()
-        }
-    }
-}
-
-fn networks(fields: &Fields<'_>, mode: Option<&Mode>, top: &Top<'_>) -> BTreeMap<String, Attachment> {
-    let mut attachments = BTreeMap::new();
-    for (name, at, node) in named(fields, "networks") {
-        if name != "default" && !top.networks.contains_key(&name) {
-            let message = format!("{}: network {name:?} is not declared under networks", fields.path("networks"));
-            fields.findings.hint(at, message, format!("declare it: networks: {{{name}: {{}}}}"));
-        }
-        let attachment = node.and_then(|node| attachment(fields, &name, node)).unwrap_or_default();
-        attachments.insert(name, attachment);
-    }
-    if let Some(entry) = fields.entry("network_mode").filter(|_| mode.is_some()) {
-        if !attachments.is_empty() {
-            fields.error("network_mode", &entry.at, "networks are given, too: expected one of them");
-        }
-        return BTreeMap::new();
-    }
-    if attachments.is_empty() {
-        attachments.insert("default".to_owned(), Attachment::default());
-    }
-    attachments
-}
-
-fn attachment(fields: &Fields<'_>, name: &str, node: &Node) -> Option<Attachment> {
-    let own = Fields::of(format!("{}.{name}", fields.path("networks")), node, fields.findings)?;
-    let attachment = Attachment {
-        aliases: own.texts("aliases"),
-        ipv4_address: own.parse("ipv4_address", |text| match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => Ok(text.to_owned()),
-            _ => Err(format!("{text:?} is not an IPv4 address")),
-        }),
-        ipv6_address: own.parse("ipv6_address", |text| match text.parse::<IpAddr>() {
-            Ok(IpAddr::V6(_)) => Ok(text.to_owned()),
-            _ => Err(format!("{text:?} is not an IPv6 address")),
-        }),
-        link_local_ips: addresses(&own, "link_local_ips"),
-        mac_address: own.text("mac_address"),
-        driver_opts: own.texts_by_name("driver_opts"),
-        priority: own.integer("priority").unwrap_or_default(),
-        gw_priority: own.integer("gw_priority").unwrap_or_default(),
-        interface_name: own.text("interface_name"),
-    };
-    own.finish();
-    Some(attachment)
-}
-
-fn addresses(fields: &Fields<'_>, key: &str) -> Vec<String> {
-    let addresses = fields.text_or_texts(key);
-    for address in &addresses {
-        if let (Err(_), Some(node)) = (address.parse::<IpAddr>(), fields.node(key)) {
-            let at = match &node.value {
-                Value::Sequence(items) => items
-                    .iter()
-                    .find(|item| item.scalar().is_some_and(|scalar| scalar.text == *address))
-                    .map_or(&node.at, |item| &item.at),
-                _ => &node.at,
-            };
-            fields.error(key, at, &format!("{address:?} is not an IP address"));
-        }
-    }
-    addresses
 }
 
 fn volumes_from(fields: &Fields<'_>) -> Vec<VolumesFrom> {
@@ -519,47 +337,12 @@ fn permissions(text: &str) -> Result<String, String> {
     }
 }
 
-/// `host:address`, from a list of `host=address` or `host:address`, or from a mapping.
-fn extra_hosts(fields: &Fields<'_>) -> Vec<String> {
-    let mut hosts = Vec::new();
-    let mut add = |host: &str, address: &Node| {
-        let text = fields.typed("extra_hosts", address, |text| host_address(text).map(str::to_owned));
-        hosts.extend(text.map(|address| format!("{host}:{address}")));
-    };
-    let Some(node) = fields.node("extra_hosts") else { return hosts };
-    if let Value::Mapping(entries) = &node.value {
-        for entry in entries {
-            match &entry.node.value {
-                Value::Sequence(addresses) => addresses.iter().for_each(|address| add(&entry.key, address)),
-                _ => add(&entry.key, &entry.node),
-            }
-        }
-        return hosts;
-    }
-    for item in fields.list("extra_hosts") {
-        hosts.extend(fields.typed("extra_hosts", item, |text| {
-            let pair = text.split_once('=').or_else(|| text.split_once(':')).filter(|(host, _)| !host.is_empty());
-            let (host, address) = pair.ok_or_else(|| format!("{text:?} is not a host: expected HOST=ADDRESS"))?;
-            host_address(address).map(|address| format!("{host}:{address}"))
-        }));
-    }
-    hosts
-}
-
-fn host_address(text: &str) -> Result<&str, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    if bare == "host-gateway" || bare.parse::<IpAddr>().is_ok() {
-        Ok(bare)
-    } else {
-        Err(format!("{text:?} is not an IP address: expected one, or host-gateway"))
-    }
-}
-
 fn ulimits(fields: &Fields<'_>) -> BTreeMap<String, Ulimit> {
     let mut ulimits = BTreeMap::new();
     let Some(own) = fields.map("ulimits") else { return ulimits };
     for entry in own.rest() {
-        if entry.key.starts_with("x-") {
+        if !entry.key.bytes().all(|c| c.is_ascii_lowercase()) {
+            own.error(&entry.key, &entry.at, "is not a limit's name: expected lower-case letters, such as nofile");
             continue;
         }
         let limit = match &entry.node.value {

@@ -40,9 +40,6 @@ pub(super) fn top<'a>(root: &Node, project: &str, files: &'a Files<'a>, findings
         let Some(fields) = Fields::of(key, node, findings) else { return Vec::new() };
         let mut found = Vec::new();
         for entry in fields.rest() {
-            if entry.key.starts_with("x-") {
-                continue;
-            }
             if is_key(&entry.key) {
                 found.push((entry.key.clone(), entry.node.clone()));
             } else {
@@ -175,13 +172,18 @@ fn volume(key: &str, node: &Node, project: &str, findings: &Findings) -> Volume 
 pub(super) fn labels(fields: &Fields<'_>, key: &str) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (name, (value, node)) in fields.dict(key) {
-        if name.starts_with("com.docker.compose.") || name.starts_with("dev.burgee.") {
+        if is_reserved(&name) {
             fields.error(key, &node.at, &format!("label {name} is one that only burgee itself may set"));
         } else {
             labels.insert(name, value.unwrap_or_default());
         }
     }
     labels
+}
+
+/// Whether burgee or Compose tells its own objects by a label.
+pub(super) fn is_reserved(label: &str) -> bool {
+    label.starts_with("com.docker.compose.") || label.starts_with("dev.burgee.")
 }
 
 fn declared(section: &str, key: &str, node: &Node, findings: &Findings) -> Option<Declared> {

@@ -154,6 +154,14 @@ fn values_of_a_service() {
     for (lines, want) in cases {
         web_refused(lines, want);
     }
+    web_refused(
+        "volumes: [{type: tmpfs, target: /t, tmpfs: {mode: 777}}]",
+        "1:51: services.web.volumes.tmpfs.mode: \"777\" would be decimal: expected octal digits with a leading zero, such as 0440",
+    );
+    web_refused(
+        "ulimits: {no_file: 1}",
+        "1:11: services.web.ulimits.no_file: is not a limit's name: expected lower-case letters, such as nofile",
+    );
 }
 
 #[test]
@@ -187,6 +195,15 @@ fn the_top_of_a_file() {
         "services: {web: {image: Web}}",
         &["1:25: services.web.image: \"Web\" is not an image: expected NAME[:TAG][@DIGEST], the name in lower case"],
     );
+}
+
+/// Below the top and what is declared there, a key that begins with x- is a name like any other.
+#[test]
+fn names_that_look_like_extensions() {
+    let yaml = "services:\n  x-web: {image: w, x-own: $NO, labels: {x-l: $$a}}\nx-own: {a: $NO}";
+    let project = super::project(yaml);
+    assert_eq!(project.services["x-web"].labels["x-l"], "$a");
+    refused("name: [a]\nservices: {web: {image: w}}", &["1:7: name: expected a single value, found a list"]);
 }
 
 #[test]

@@ -301,7 +301,7 @@ fn wrong_includes() {
     );
     one("include: x", "1:10: include: expected a list, found a single value");
     let files = [("compose.yaml", "include: [{path: b.yaml, colour: red}]"), ("b.yaml", "services: {web: {image: b}}")];
-    refused(&files, "apps/pos/compose.yaml:1:25: include.colour: the Compose specification has no such key");
+    refused(&files, "apps/pos/compose.yaml:1:26: include.colour: the Compose specification has no such key");
     let files = [
         ("compose.yaml", "include: [b.yaml]\nservices:\n  web: {image: a}"),
         ("b.yaml", "services: {web: {image: b}}"),

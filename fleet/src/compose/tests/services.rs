@@ -262,7 +262,7 @@ volumes:
   - /anonymous
   - {type: volume, source: data, target: /sub, volume: {subpath: s, nocopy: true, labels: [a=b]}}
   - {type: volume, target: /own}
-  - {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 1777}}
+  - {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 01777}}
   - {type: image, source: busybox, target: /i, image: {subpath: bin}}
 tmpfs: ['/run:size=64m,mode=755,noexec', /tmp]",
     );
