@@ -1,15 +1,25 @@
-//! The agent's program.
+//! `burgee-agent`: reads the command line and hands over.
 
 use std::process::ExitCode;
 
+use agent::commands::{self, Failure, args};
+
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    match arguments.next() {
-        Some(command) if command == "verify" => {
-            #[expect(clippy::disallowed_methods, reason = "stands in for the clock")]
-            let now = jiff::Timestamp::now();
-            agent::commands::verify::verify(arguments, now, jiff::Timestamp::UNIX_EPOCH)
+    match begin() {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
         }
-        _ => ExitCode::from(2),
     }
+}
+
+fn begin() -> Result<ExitCode, Failure> {
+    let invocation = args::parse(std::env::args_os().skip(1))?;
+    agent::log::begin(&commands::log_level(&invocation)).map_err(|error| Failure::new(2, error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(1, format!("the runtime does not start: {error}")))?;
+    Ok(runtime.block_on(commands::execute(invocation)))
 }
