@@ -10,4 +10,5 @@ pub mod forge;
 pub mod net;
 pub mod process;
 pub mod repo;
+pub mod trust;
 pub mod wait;

@@ -20,11 +20,7 @@ const REFUSED: u8 = 3;
 /// # Errors
 /// Code 3: refused, or to be judged once the clock is set. 2: malformed
 /// content, wrong usage or settings. 5: not reachable. 1: anything else.
-pub(super) async fn verify(
-    arguments: VerifyArgs,
-    mut inputs: Inputs,
-    clock: &impl Clock,
-) -> Result<ExitCode, Failure> {
+pub(super) async fn verify(arguments: VerifyArgs, mut inputs: Inputs, clock: &impl Clock) -> Result<ExitCode, Failure> {
     let shown = |path: PathBuf| path.display().to_string();
     let said = [
         ("source.url", arguments.repo.map(|repo| as_url(&repo))),
@@ -40,9 +36,8 @@ pub(super) async fn verify(
         }
     }
     let settings = inputs.source()?;
-    let scratch = Scratch::make().map_err(|error| {
-        Failure::new(1, format!("cannot make a temporary folder: {error}")).hint("set TMPDIR")
-    })?;
+    let scratch = Scratch::make()
+        .map_err(|error| Failure::new(1, format!("cannot make a temporary folder: {error}")).hint("set TMPDIR"))?;
     let failed = |error: SourceError| {
         let code = match &error {
             SourceError::Untrusted { .. } => REFUSED,
@@ -64,7 +59,8 @@ pub(super) async fn verify(
             Ok(ExitCode::SUCCESS)
         }
         Verified::ClockUnset { head } => {
-            let message = format!("while verifying {}, commit {head} waits: the clock is not set (ClockUnset)", settings.url);
+            let message =
+                format!("while verifying {}, commit {head} waits: the clock is not set (ClockUnset)", settings.url);
             Err(Failure::new(REFUSED, message)
                 .hint("set the clock: it is before this program's build, or a day before the accepted commit"))
         }
