@@ -51,6 +51,7 @@ pub enum SourceError {
     #[error("cannot reach {remote}")]
     Unreachable {
         remote: String,
+        hint: Option<String>,
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -92,8 +93,10 @@ impl Reason for SourceError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Unreachable { .. } => None,
-            Self::Untrusted { hint, .. } | Self::Malformed { hint, .. } | Self::Local { hint, .. } => hint.clone(),
+            Self::Unreachable { hint, .. }
+            | Self::Untrusted { hint, .. }
+            | Self::Malformed { hint, .. }
+            | Self::Local { hint, .. } => hint.clone(),
         }
     }
 }
