@@ -68,7 +68,7 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
             ..error(
                 super::FLEET_FILE,
                 Place::START,
-                "the groups name too many label combinations to check each; each group and each pair of groups was checked",
+                "the groups name too many label combinations to check all; each group, each pair of groups and each device file was checked",
             )
         });
     }
