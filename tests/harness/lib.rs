@@ -14,4 +14,5 @@ pub mod net;
 pub mod process;
 pub mod repo;
 pub mod systemd;
+pub mod trust;
 pub mod wait;
