@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "of small numbers")]
+
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
