@@ -131,12 +131,15 @@ fn sleds_file_stays_bounded_and_makes_no_blob_files() {
         }
     }
     let size = fs::metadata(store.path().join("db/db")).unwrap().len();
+    println!("{commits} commits: sled's file has {} KiB", size >> 10);
     assert!(size < 32 << 20, "{commits} commits: {size} bytes");
     assert_eq!(fs::read_dir(store.path().join("db/blobs")).unwrap().count(), 0);
     // Two kept states of two files, one of them shared.
     assert_eq!(fs::read_dir(store.path().join("copy/objects")).unwrap().count(), 5);
     drop(journal);
+    let begun = std::time::Instant::now();
     let journal = SledJournal::open(store.path()).unwrap();
+    println!("opened in {:?}", begun.elapsed());
     let last = commits - 1;
     assert_eq!(journal.state(), &State { epoch: last, ..state(last / 10) });
     assert!(journal.notice().is_none());
