@@ -266,3 +266,27 @@ fn a_newer_format_is_refused() {
         Ok(_) => panic!("opened"),
     }
 }
+
+#[test]
+fn a_database_that_is_far_too_large_is_built_anew() {
+    let store = tempfile::tempdir().unwrap();
+    let file = store.path().join("db/db");
+    let mut journal = SledJournal::open(store.path()).unwrap();
+    advance(&mut journal, 1, 12 << 20);
+    // Both kept states are small again.
+    advance(&mut journal, 3, 1000);
+    advance(&mut journal, 4, 1000);
+    drop(journal);
+    // However much of it sled gave back by itself.
+    let size = fs::metadata(&file).unwrap().len().max(super::LARGE + 1);
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(size.next_multiple_of(512 << 10)).unwrap();
+    let mut journal = SledJournal::open(store.path()).unwrap();
+    assert!(fs::metadata(&file).unwrap().len() < 4 << 20);
+    assert!(!store.path().join("db.old").exists());
+    assert_eq!(journal.state(), &state(4));
+    assert_eq!(journal.kept(&revision(4)).unwrap(), Some(kept(4, 1000)));
+    assert!(journal.notice().is_none(), "{:?}", journal.notice());
+    advance(&mut journal, 5, 1000);
+    drop(journal);
+    assert_eq!(SledJournal::open(store.path()).unwrap().state(), &state(5));
+}
