@@ -8,8 +8,8 @@ use fleet::wire::command::{Act, Command};
 use fleet::wire::report::{Logs, ReportBody};
 
 use super::context::{Parts, chain, with_hint};
-use super::fetch;
 use super::core::{Core, Input, Pending, note};
+use super::fetch;
 use super::inspect::{self, refused};
 use super::tally::add;
 use crate::phase::{Event, Phase};
@@ -213,7 +213,9 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let to = match &state.phase {
             // What is on its way is given up for where it came from.
             Phase::Applying { back, .. } | Phase::Probing { back, .. } => back.clone(),
-            Phase::RollingBack { .. } => return Err(refused("RollingBack", "the device is on its way back already", None)),
+            Phase::RollingBack { .. } => {
+                return Err(refused("RollingBack", "the device is on its way back already", None));
+            }
             Phase::Stalled { failed, at } if at.as_ref() == Some(failed) => state.good.clone(),
             _ => state.before.clone(),
         };
