@@ -1,1 +1,3 @@
+//! What the suites stand on: real engines, hosts and services, on demand.
 
+pub mod engine;

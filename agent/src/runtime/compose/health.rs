@@ -56,10 +56,13 @@ impl OwnChecks {
     /// Looks at one container; `None`: there is none.
     pub(super) async fn look(&self, link: &Link, name: &str) -> Result<Option<Look>, RuntimeError> {
         let Some(mut look) = look(link, name).await? else { return Ok(None) };
-        if link.podman && look.stand == Stand::Running && look.check == CheckState::Starting && !look.checked {
-            if let Some(config) = &look.health_config {
-                look.check = self.run(link, &look.id, config).await?;
-            }
+        if link.podman
+            && look.stand == Stand::Running
+            && look.check == CheckState::Starting
+            && !look.checked
+            && let Some(config) = &look.health_config
+        {
+            look.check = self.run(link, &look.id, config).await?;
         }
         Ok(Some(look))
     }

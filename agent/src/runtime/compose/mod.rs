@@ -106,10 +106,10 @@ impl ComposeRuntime {
     fn folders(&self, task: &Task<'_>, project: &Project) -> Result<BTreeSet<Digest>, RuntimeError> {
         let mut there = BTreeSet::new();
         for service in project.services.values() {
-            if let Some(digest) = materialise::digest(service)? {
-                if materialise::folder(&self.store, task.app, &digest).is_dir() {
-                    there.insert(digest);
-                }
+            if let Some(digest) = materialise::digest(service)?
+                && materialise::folder(&self.store, task.app, &digest).is_dir()
+            {
+                there.insert(digest);
             }
         }
         Ok(there)
