@@ -19,8 +19,9 @@ use crate::phase::Phase;
 pub struct Kept {
     pub revision: Revision,
     pub desired: DesiredState,
-    /// What its images resolved to.
-    pub pins: Pins,
+    /// What its images resolved to, by app: an app that did not change keeps
+    /// what its tags meant.
+    pub pins: BTreeMap<AppName, Pins>,
 }
 
 impl Kept {
@@ -110,8 +111,10 @@ pub struct State {
     pub good: Option<Revision>,
     pub before: Option<Revision>,
     pub blocked: Vec<Blocked>,
-    /// By app: what burgee owns. Journalled before anything is created.
-    pub inventory: BTreeMap<AppName, Inventory>,
+    /// By app, then by runtime: what burgee owns. Journalled before anything is created.
+    pub inventory: BTreeMap<AppName, BTreeMap<String, Inventory>>,
+    /// Apps that a step touched since the device was last steady.
+    pub touched: BTreeSet<AppName>,
     pub suspended: Option<Suspension>,
     /// Counts starts of the agent; the first half of a report's place.
     pub epoch: u64,
@@ -149,7 +152,9 @@ pub enum JournalError {
         #[source]
         source: Box<dyn std::error::Error + Send + core::marker::Sync>,
     },
-    #[error("{what} is damaged and in neither copy")]
+    #[error("{path} has format {format}, written by a newer agent; this one knows up to {known}")]
+    Newer { path: String, format: u32, known: u32 },
+    #[error("{what} is damaged in both copies")]
     Damaged { what: String },
 }
 
@@ -160,12 +165,13 @@ impl Reason for JournalError {
             Self::Full { .. } => "DiskFull",
             Self::ReadOnly { .. } => "DiskReadOnly",
             Self::Io { .. } => "StoreFailed",
+            Self::Newer { .. } => "StoreNewer",
             Self::Damaged { .. } => "StoreDamaged",
         }
     }
 
     fn is_transient(&self) -> bool {
-        !matches!(self, Self::Locked { .. } | Self::Damaged { .. })
+        !matches!(self, Self::Locked { .. } | Self::Newer { .. } | Self::Damaged { .. })
     }
 
     fn hint(&self) -> Option<String> {
@@ -175,7 +181,12 @@ impl Reason for JournalError {
                 Some(format!("free space on the file system of {path}; the agent goes on by itself"))
             }
             Self::ReadOnly { path } => Some(format!("remount {path} writable; the agent goes on by itself")),
-            _ => None,
+            Self::Newer { .. } => Some("install the agent that wrote it, or a newer one".to_owned()),
+            Self::Damaged { .. } => Some(
+                "move the store folder away to start anew; what runs stays, source.floor in agent.toml still holds"
+                    .to_owned(),
+            ),
+            Self::Io { .. } => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What runs apps: one adapter for each kind of runtime, behind
-//! `ports::runtime::Runtime`. None of them knows of another.
+//! The runtimes: each observes, plans (pure) and executes apps of its kind.
+//! What they have in common is the port; the daemon chooses between them.
 
 pub mod compose;
+pub mod files;

@@ -221,7 +221,7 @@ impl Runtime for ComposeRuntime {
             .collect();
         let mut ids: BTreeSet<&str> = containers.iter().filter_map(|it| it.image_id.as_deref()).collect();
         for kept in keep {
-            ids.extend(kept.pins.values().map(String::as_str));
+            ids.extend(kept.pins.values().flat_map(|pins| pins.values()).map(String::as_str));
             for app in &kept.desired.apps {
                 for service in project_of(app).into_iter().flat_map(|project| project.services.values()) {
                     folders.extend(materialise::digest(service)?.map(|digest| format!("{}/{digest}", app.name)));

@@ -1,0 +1,3 @@
+//! What `burgee-agent` does when asked, beside running.
+
+pub mod enroll;
