@@ -163,6 +163,10 @@ impl Engine {
     pub fn pause(&self) {
         if let Some(child) = &self.child {
             signal(child.id(), rustix::process::Signal::STOP);
+            let stopped = |status: String| status.lines().any(|line| line.starts_with("State:\tT"));
+            while !fs::read_to_string(format!("/proc/{}/status", child.id())).is_ok_and(stopped) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 
@@ -309,6 +313,14 @@ impl Drop for Engine {
         }
         self.stop();
         let root = self.dir.path().display().to_string();
+        // Podman's monitors of finished `exec`s linger for minutes.
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(&root) {
+                signal(pid, rustix::process::Signal::KILL);
+            }
+        }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let mut points: Vec<&str> =
             mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&root)).collect();

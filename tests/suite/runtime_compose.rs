@@ -383,7 +383,8 @@ fn many_keys(device: &mut Device, kind: Kind) -> DesiredApp {
     all.extra_hosts = vec!["printer:10.0.0.9".to_owned()];
     all.dns = vec!["10.0.0.53".to_owned()];
     all.sysctls = [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())].into();
-    all.ulimits = [("nofile".to_owned(), fleet::compose::model::Ulimit { soft: 1024, hard: 2048 })].into();
+    let limit = |name: &str, soft, hard| (name.to_owned(), fleet::compose::model::Ulimit { soft, hard });
+    all.ulimits = [limit("nofile", 1024, 2048), limit("nproc", 1000, 2000)].into();
     all.shm_size = Some(8 << 20);
     all.security_opt = vec!["no-new-privileges".to_owned()];
     all.group_add = vec!["42".to_owned()];
@@ -724,7 +725,7 @@ fn kept(app: &DesiredApp, pins: Pins) -> Kept {
             has_rollout: false,
             digest: Digest::of(b""),
         },
-        pins,
+        pins: [(app.name.clone(), pins)].into(),
     }
 }
 
@@ -856,11 +857,11 @@ async fn names_and_ports_can_be_swapped() {
         };
         app(project(vec![("a", server(a, names[0])), ("b", server(b, names[1]))]))
     };
-    device.apply(&shape(one, two, ["x", "y"])).await.unwrap();
-    let want = shape(two, one, ["y", "x"]);
+    device.apply(&shape(one, two, ["till-x", "till-y"])).await.unwrap();
+    let want = shape(two, one, ["till-y", "till-x"]);
     device.apply(&want).await.unwrap_or_else(|error| panic!("{}", sentence(&error)));
     device.assert_done(&want).await;
-    assert_eq!(engine.names().iter().map(|it| it.0.as_str()).collect::<Vec<_>>(), ["x", "y"]);
+    assert_eq!(engine.names().iter().map(|it| it.0.as_str()).collect::<Vec<_>>(), ["till-x", "till-y"]);
 }
 
 #[tokio::test]

@@ -342,7 +342,9 @@ fn removals<'s>(
         let hinders = slots.iter().zip(fates).enumerate().any(|(other, (slot, fate))| {
             other != *index && fate.fresh.is_some() && (slot.name == seen.name || clash(slot, seen))
         });
-        if on_replaced || hinders {
+        // Podman removes no container that another one refers to.
+        let referred = former.iter().any(|(_, other)| other.refers.contains(&seen.id));
+        if on_replaced || hinders || referred {
             early.push(seen);
         }
     }

@@ -38,7 +38,7 @@ pub(super) struct Link {
     pub(super) podman: bool,
     /// Negotiated version of the API.
     pub(super) api: (usize, usize),
-    address: Arc<str>,
+    pub(super) address: Arc<str>,
     stale: Arc<AtomicBool>,
 }
 

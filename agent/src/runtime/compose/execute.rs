@@ -21,7 +21,8 @@ use super::health::{CheckState, Look, OwnChecks};
 use super::identity;
 use super::labels::{self, Owner};
 use super::materialise;
-use super::observe::{self, Stand, inspect};
+use super::observe::{self, Stand};
+use super::read::inspect;
 use super::spec::{self, Surroundings};
 use crate::ports::runtime::{Hinted, Object, RuntimeError, Task};
 
@@ -205,12 +206,12 @@ impl Hands<'_> {
         let networks = service.networks.keys().filter_map(|key| project.networks.get(key)).map(|it| it.name.as_str());
         let networks: BTreeSet<&str> = networks.collect();
         if let Some(found) = inspect(self.link, name).await? {
-            let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+            let labels = found.config.labels.unwrap_or_default();
             if !self.owner.owns(&labels) {
                 let owner = labels::maker(&labels);
                 return Err(RuntimeError::Foreign { object: object.clone(), owner });
             }
-            let on = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            let on = found.network_settings.networks.unwrap_or_default();
             let whole = networks.iter().all(|network| on.contains_key(*network));
             return match whole && labels.get(labels::DIGEST).is_some_and(|label| label == digest) {
                 true => Ok(()),
@@ -337,16 +338,15 @@ impl Hands<'_> {
             .map(|mount| mount.target.as_str())
             .collect();
         let mounts = found.mounts.unwrap_or_default().into_iter();
-        let anonymous = mounts.filter_map(|mount| match (mount.typ.as_deref(), mount.name, mount.destination) {
-            (Some("volume"), Some(name), Some(target)) if is_anonymous(&name) => Some((target, name)),
-            _ => None,
-        });
+        let anonymous = mounts
+            .filter(|mount| mount.kind == "volume" && is_anonymous(&mount.name))
+            .map(|mount| (mount.destination, mount.name));
         Ok(anonymous.filter(|(target, _)| !named.contains(target.as_str())).collect())
     }
 
     async fn remove_container(&self, object: &Object, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
         let Some(found) = inspect(self.link, id).await? else { return Ok(()) };
-        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let labels = found.config.labels.unwrap_or_default();
         if !self.owner.owns(&labels) {
             return Err(changed(object));
         }
@@ -400,19 +400,18 @@ impl Hands<'_> {
             }
         }
         let Some(found) = inspect(self.link, name).await? else { return Err(changed(object)) };
-        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let labels = found.config.labels.unwrap_or_default();
         if !self.owner.owns(&labels) {
             return Err(changed(object));
         }
         if !start {
             return Ok(());
         }
-        let state = found.state.unwrap_or_default();
-        if state.paused.unwrap_or_default() {
+        if found.state.paused {
             let unpaused = self.link.ask(WRITE, self.link.docker.unpause_container(name)).await;
             return done(unpaused, &[], "unpause", object);
         }
-        if state.running.unwrap_or_default() {
+        if found.state.running {
             return Ok(());
         }
         match self.link.ask(WRITE, self.link.docker.start_container(name, None)).await {

@@ -18,6 +18,7 @@ mod labels;
 mod logs;
 mod materialise;
 mod observe;
+mod read;
 mod spec;
 mod watch;
 mod why;
@@ -213,13 +214,12 @@ impl Runtime for ComposeRuntime {
 
     async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {
         let link = self.engine.link().await?;
-        let label = format!("{}={}", labels::DEVICE, self.device);
-        let containers = observe::containers(&link, Some(label)).await?;
+        let containers = read::containers(&link).await?;
         let mut folders: BTreeSet<String> = containers
             .iter()
             .filter_map(|container| container.labels.as_ref().and_then(|labels| labels.get(labels::FILES)).cloned())
             .collect();
-        let mut ids: BTreeSet<&str> = containers.iter().filter_map(|it| it.image_id.as_deref()).collect();
+        let mut ids: BTreeSet<&str> = containers.iter().map(|it| it.image_id.as_str()).collect();
         for kept in keep {
             ids.extend(kept.pins.values().flat_map(|pins| pins.values()).map(String::as_str));
             for app in &kept.desired.apps {
