@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::engine::{Link, READ, WRITE, one_line};
 use super::observe::{Observed, Stand};
-use super::read::{self, HealthConfig, HealthState};
+use super::read::{self, Inspection};
 use crate::ports::runtime::{RuntimeError, Verdict};
 
 /// A container that was started again by the Engine, and runs for less than
@@ -53,18 +53,16 @@ pub(super) struct OwnChecks {
 impl OwnChecks {
     /// Looks at one container; `None`: there is none.
     pub(super) async fn look(&self, link: &Link, name: &str) -> Result<Option<Look>, RuntimeError> {
-        let Some(found) = read::inspect(link, name).await? else { return Ok(None) };
-        let stand = Stand::new(&found.state.status, found.state.exit_code);
-        let config = found.config.healthcheck.unwrap_or_default();
-        let mut health = found.state.health.unwrap_or_default();
-        let has_check = config.test.as_ref().is_some_and(|test| test.first().is_some_and(|word| word != "NONE"));
-        let runs = link.podman && has_check && stand == Stand::Running;
-        if runs
-            && self.is_due(&found.id, &config, &health)
-            && let Some(fresh) = read::run_healthcheck(link, &found.id, WRITE).await?
-        {
-            health = fresh;
+        let Some(mut found) = read::inspect(link, name).await? else { return Ok(None) };
+        if link.podman && self.is_due(&found) {
+            read::run_healthcheck(link, &found.id, WRITE).await?;
+            match read::inspect(link, name).await? {
+                Some(fresh) => found = fresh,
+                None => return Ok(None),
+            }
         }
+        let stand = Stand::new(&found.state.status, found.state.exit_code);
+        let health = found.state.health.unwrap_or_default();
         let last = health.log.iter().flatten().last().map(|result| one_line(&result.output)).unwrap_or_default();
         let check = match health.status.as_str() {
             "starting" => CheckState::Starting,
@@ -83,9 +81,15 @@ impl OwnChecks {
         }))
     }
 
-    fn is_due(&self, id: &str, config: &HealthConfig, health: &HealthState) -> bool {
-        let Some(last) = health.log.iter().flatten().last() else { return true };
+    fn is_due(&self, found: &Inspection) -> bool {
+        let Some(config) = found.config.healthcheck.as_ref().filter(|_| found.state.running) else { return false };
+        if config.test.as_ref().and_then(|test| test.first()).is_none_or(|word| word == "NONE") {
+            return false;
+        }
+        let health = found.state.health.as_ref();
+        let Some(last) = health.and_then(|health| health.log.as_ref()?.last()) else { return true };
         let interval = if config.interval > 0 { config.interval.unsigned_abs() } else { 30_000_000_000 };
+        let id = &found.id;
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match seen.get(id) {
             // A second's grace for a timer that does run.
@@ -96,7 +100,7 @@ impl OwnChecks {
                 if seen.len() > 1000 {
                     seen.clear();
                 }
-                seen.insert(id.to_owned(), (last.end.clone(), Instant::now()));
+                seen.insert(id.clone(), (last.end.clone(), Instant::now()));
                 false
             }
         }
