@@ -343,6 +343,7 @@ pub struct Registry {
     pub port: u16,
     dir: TempDir,
     child: Option<Child>,
+    guarded: bool,
 }
 
 impl Registry {
@@ -351,10 +352,21 @@ impl Registry {
     #[must_use]
     pub fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-        let mut registry = Self { port, dir: tempfile::tempdir().expect("a folder"), child: None };
+        let mut registry = Self { port, dir: tempfile::tempdir().expect("a folder"), child: None, guarded: false };
         registry.start_again();
         registry
     }
+
+    /// Restarts it so that it asks for [`Registry::USER`] and [`Registry::PASSWORD`].
+    pub fn guard(&mut self) {
+        self.stop();
+        self.guarded = true;
+        self.start_again();
+    }
+
+    pub const USER: &str = "till";
+    /// Its base64 has characters that differ between the two alphabets.
+    pub const PASSWORD: &str = "s3?>~>?>~cret";
 
     /// An image's name in this registry.
     #[must_use]
@@ -366,8 +378,15 @@ impl Registry {
     /// When it does not come up.
     pub fn start_again(&mut self) {
         let dir = self.dir.path();
+        let users = dir.join("htpasswd");
+        // bcrypt of the password above.
+        fs::write(&users, "till:$2b$04$SyOypY0qPKuXbSuc0A1cNuLUYbKFGHZN0i3YLNMbFtM0EZNdSR8wu\n").expect("htpasswd");
+        let auth = match self.guarded {
+            true => format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display()),
+            false => String::new(),
+        };
         let conf = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+            "{auth}version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
              http: {{addr: '127.0.0.1:{}'}}\n",
             dir.join("data").display(),
             self.port

@@ -1,244 +1,23 @@
 //! The compose runtime against real engines: Docker and Podman, and a registry.
 
+mod compose_app;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent::config::settings::ComposeSettings;
 use agent::ports::Reason;
 use agent::ports::journal::Kept;
-use agent::ports::runtime::{Inventory, Pins, Plan, Runtime, RuntimeError, Step, Task, Verb, Verdict};
-use agent::runtime::compose::{Action, ComposeRuntime};
+use agent::ports::runtime::{Pins, Runtime, RuntimeError, Verb};
+use compose_app::*;
 use fleet::compose::model::{
-    Attachment, Condition, Dependency, Healthcheck, Mode, Mount, MountSource, Network, Port, Project, PullPolicy,
-    RepoFile, Restart, Service, UpdateConfig, Volume, VolumesFrom,
+    Attachment, Condition, Mode, Mount, MountSource, Network, Port, PullPolicy, Restart, Service, UpdateConfig, Volume,
+    VolumesFrom,
 };
-use fleet::desired::{
-    AppSpec, Blobs, DesiredApp, DesiredState, DriftMode, DriftPolicy, HealthPolicy, Limit, OnFailure, PrunePolicy,
-};
+use fleet::desired::{DesiredApp, DesiredState, Limit, PrunePolicy};
 use fleet::digest::Digest;
-use fleet::name::{AppName, DeviceName, FleetName};
-use fleet::revision::{CommitId, Revision};
+use fleet::revision::Revision;
 use fleet::wire::status::Health;
 use harness::engine::{Engine, Kind, Registry, free_port, get};
-
-/// What the daemon does with a runtime, in short.
-struct Device {
-    address: String,
-    runtime: ComposeRuntime,
-    store: tempfile::TempDir,
-    auth_file: Option<std::path::PathBuf>,
-    fleet: FleetName,
-    app: AppName,
-    revision: CommitId,
-    had: Option<DesiredApp>,
-    inventory: Inventory,
-    pins: Pins,
-    blobs: Blobs,
-}
-
-impl Device {
-    fn new(engine: &Engine) -> Self {
-        Self::at(&engine.address())
-    }
-
-    fn at(address: &str) -> Self {
-        let store = tempfile::tempdir().unwrap();
-        Self {
-            runtime: runtime(address, store.path(), None),
-            address: address.to_owned(),
-            store,
-            auth_file: None,
-            fleet: "shop".parse().unwrap(),
-            app: "pos".parse().unwrap(),
-            revision: "1".repeat(40).parse().unwrap(),
-            had: None,
-            inventory: Inventory::new(),
-            pins: Pins::new(),
-            blobs: Blobs::new(),
-        }
-    }
-
-    /// The agent dies and starts again.
-    fn restart(&mut self) {
-        self.runtime = runtime(&self.address, self.store.path(), self.auth_file.clone());
-    }
-
-    fn file(&mut self, bytes: &str, mode: u32) -> RepoFile {
-        let content = Digest::of(bytes.as_bytes());
-        self.blobs.insert(content, Arc::from(bytes.as_bytes()));
-        RepoFile { content, mode, secret: false }
-    }
-
-    fn task<'a>(&'a self, want: Option<&'a DesiredApp>) -> Task<'a> {
-        Task {
-            fleet: &self.fleet,
-            app: &self.app,
-            revision: &self.revision,
-            want,
-            had: self.had.as_ref(),
-            inventory: &self.inventory,
-            pins: &self.pins,
-            blobs: &self.blobs,
-        }
-    }
-
-    async fn plan(&self, want: Option<&DesiredApp>) -> Result<Plan<Action>, RuntimeError> {
-        self.runtime.plan(self.task(want)).await
-    }
-
-    /// Prepares, plans and executes; returns the steps as text.
-    async fn apply(&mut self, want: &DesiredApp) -> Result<Vec<String>, RuntimeError> {
-        self.pins = Pins::new();
-        self.pins = self.runtime.prepare(self.task(Some(want))).await?;
-        let steps = self.repair(want).await?;
-        self.had = Some(want.clone());
-        Ok(steps)
-    }
-
-    /// Plans and executes with the pins that there are.
-    async fn repair(&mut self, want: &DesiredApp) -> Result<Vec<String>, RuntimeError> {
-        let plan = self.plan(Some(want)).await?;
-        for step in &plan.steps {
-            self.runtime.execute(self.task(Some(want)), step).await?;
-        }
-        self.inventory = plan.inventory.clone();
-        Ok(plan.steps.iter().map(show).collect())
-    }
-
-    async fn remove(&mut self) -> Vec<String> {
-        let plan = self.plan(None).await.unwrap();
-        for step in &plan.steps {
-            self.runtime.execute(self.task(None), step).await.unwrap();
-        }
-        plan.steps.iter().map(show).collect()
-    }
-
-    async fn health(&self, want: &DesiredApp) -> Verdict {
-        self.runtime.health(self.task(Some(want))).await.unwrap()
-    }
-
-    async fn until(&self, want: &DesiredApp, health: Health) -> Verdict {
-        let deadline = Instant::now() + Duration::from_secs(40);
-        loop {
-            let verdict = self.health(want).await;
-            if verdict.health == health {
-                return verdict;
-            }
-            assert!(Instant::now() < deadline, "still {verdict:?}, wanted {health:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn assert_done(&self, want: &DesiredApp) {
-        let steps: Vec<String> = self.plan(Some(want)).await.unwrap().steps.iter().map(show).collect();
-        assert_eq!(steps, [""; 0], "a plan after a full apply has no steps");
-    }
-}
-
-fn runtime(address: &str, store: &std::path::Path, auth_file: Option<std::path::PathBuf>) -> ComposeRuntime {
-    let settings = ComposeSettings { socket: Some(address.to_owned()), auth_file };
-    let device: DeviceName = "store-1".parse().unwrap();
-    ComposeRuntime::new(&settings, &device, store).unwrap()
-}
-
-fn show(step: &Step<Action>) -> String {
-    format!("{:?} {}: {}", step.verb, step.object, step.why)
-}
-
-fn sentence(error: &RuntimeError) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    format!("{error}: {source} | {}", error.hint().unwrap_or_default())
-}
-
-fn app(project: Project) -> DesiredApp {
-    DesiredApp {
-        name: "pos".parse().unwrap(),
-        depends_on: vec![],
-        spec: AppSpec::Compose(Box::new(project)),
-        health: HealthPolicy { timeout_ms: 30_000, soak_ms: 1000, checks: vec![] },
-        drift: DriftPolicy { mode: DriftMode::Correct, ignore: vec![] },
-        prune: PrunePolicy { enabled: true, max_delete: Limit::Percent(50), keep: vec!["volumes".to_owned()] },
-        on_failure: OnFailure::Rollback,
-        digest: Digest::of(b""),
-    }
-}
-
-fn project(services: Vec<(&str, Service)>) -> Project {
-    let network = Network { name: "pos_default".to_owned(), ..Network::default() };
-    Project {
-        name: "pos".to_owned(),
-        services: services.into_iter().map(|(name, it)| (name.to_owned(), it)).collect(),
-        networks: [("default".to_owned(), network)].into(),
-        volumes: BTreeMap::new(),
-    }
-}
-
-fn project_mut(app: &mut DesiredApp) -> &mut Project {
-    match &mut app.spec {
-        AppSpec::Compose(project) => project,
-        _ => unreachable!(),
-    }
-}
-
-fn service_mut<'a>(app: &'a mut DesiredApp, name: &str) -> &'a mut Service {
-    project_mut(app).services.get_mut(name).unwrap()
-}
-
-fn words(command: &[&str]) -> Vec<String> {
-    command.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// A service on the default network that stops at once.
-fn service(image: &str, command: &[&str]) -> Service {
-    Service {
-        image: image.to_owned(),
-        replicas: 1,
-        command: Some(words(command)),
-        networks: [("default".to_owned(), Attachment::default())].into(),
-        restart: Restart::UnlessStopped,
-        stop_grace_period_ms: Some(0),
-        ..Service::default()
-    }
-}
-
-fn sleeper(image: &str) -> Service {
-    service(image, &["sleep", "10000"])
-}
-
-fn depends(on: &str, condition: Condition) -> BTreeMap<String, Dependency> {
-    [(on.to_owned(), Dependency { condition, restart: false, required: true })].into()
-}
-
-fn publish(port: u16) -> Vec<Port> {
-    vec![Port { target: 80, protocol: "tcp".to_owned(), host_ip: None, published: Some(port.to_string()) }]
-}
-
-fn check(test: &str) -> Option<Healthcheck> {
-    Some(Healthcheck {
-        test: Some(words(&["CMD-SHELL", test])),
-        interval_ms: Some(1000),
-        timeout_ms: Some(5000),
-        retries: Some(2),
-        ..Healthcheck::default()
-    })
-}
-
-const ONE: &str = "registry.test/web:1";
-const TWO: &str = "registry.test/web:2";
-
-/// An engine with two images.
-fn engine(kind: Kind) -> Engine {
-    let engine = Engine::start(kind, &[]);
-    engine.image(ONE, &[("www/version", "one")]);
-    engine.image(TWO, &[("www/version", "two")]);
-    engine
-}
-
-fn id(engine: &Engine, name: &str) -> String {
-    let names = engine.names();
-    names.iter().find(|it| it.0 == name).unwrap_or_else(|| panic!("no {name} in {names:?}")).1.clone()
-}
 
 /// db (volume, healthcheck), web (config, port, after db), migrate (a job).
 fn three_services(device: &mut Device, port: u16) -> DesiredApp {
@@ -704,6 +483,21 @@ async fn pulls(kind: Kind) {
     device.runtime.sweep(&[]).await.unwrap();
     assert!(there(&third), "made on this device, not pulled by burgee");
 
+    // A registry that asks for credentials gets those of the file.
+    registry.guard();
+    engine.request("DELETE", &format!("/images/{third}?force=true"), None);
+    let error = device.apply(&want).await.unwrap_err();
+    assert!(sentence(&error).contains("runtime.compose.auth_file"), "{}", sentence(&error));
+    let auth = {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", Registry::USER, Registry::PASSWORD))
+    };
+    let file = device.store.path().join("config.json");
+    std::fs::write(&file, format!(r#"{{"auths": {{"127.0.0.1:{}": {{"auth": "{auth}"}}}}}}"#, registry.port)).unwrap();
+    device.auth_file = Some(file);
+    device.restart();
+    device.apply(&want).await.unwrap_or_else(|error| panic!("{}", sentence(&error)));
+
     // Credential helpers are programs.
     let file = device.store.path().join("config.json");
     std::fs::write(&file, r#"{"credsStore":"pass"}"#).unwrap();
@@ -871,13 +665,7 @@ async fn an_engine_that_restarts_hangs_or_is_away() {
     let want = app(project(vec![("web", sleeper(ONE))]));
     device.apply(&want).await.unwrap();
     let watched = runtime(&device.address, device.store.path(), None);
-    // The stream is there after a moment; what happens then is heard of.
-    let _ = tokio::time::timeout(Duration::from_secs(1), watched.changed()).await;
-    engine.request("POST", "/containers/pos-web-1/kill", None);
-    tokio::time::timeout(Duration::from_secs(5), watched.changed()).await.expect("an event");
-    while tokio::time::timeout(Duration::from_secs(1), watched.changed()).await.is_ok() {}
-    device.repair(&want).await.unwrap();
-    while tokio::time::timeout(Duration::from_secs(1), watched.changed()).await.is_ok() {}
+    assert!(tokio::time::timeout(Duration::from_secs(1), watched.changed()).await.is_err(), "nothing happened");
 
     engine.stop();
     let error = device.plan(Some(&want)).await.unwrap_err();
@@ -894,6 +682,45 @@ async fn an_engine_that_restarts_hangs_or_is_away() {
     assert!(begun.elapsed() < Duration::from_secs(25));
     engine.resume();
     device.assert_done(&want).await;
+}
+
+async fn events(kind: Kind) {
+    let engine = engine(kind);
+    let mut device = Device::new(&engine);
+    let mut web = sleeper(ONE);
+    web.healthcheck = check("true");
+    let want = app(project(vec![("web", web)]));
+    device.apply(&want).await.unwrap();
+    device.until(&want, Health::Healthy).await;
+    let watched = runtime(&device.address, device.store.path(), None);
+    let heard = async |secs| tokio::time::timeout(Duration::from_secs(secs), watched.changed()).await.is_ok();
+    while heard(2).await {}
+    assert!(!heard(4).await, "healthchecks that pass wake nobody");
+    // Cancelling loses nothing: the event comes while nobody waits.
+    engine.request("POST", "/containers/pos-web-1/kill", None);
+    assert!(heard(5).await, "it was killed");
+    while heard(1).await {}
+    device.repair(&want).await.unwrap();
+    assert!(heard(5).await, "it was started");
+    while heard(1).await {}
+    engine.request("DELETE", "/containers/pos-web-1?force=true", None);
+    assert!(heard(5).await, "it was removed");
+    // What belongs to others is none of its business.
+    while heard(1).await {}
+    let body = serde_json::json!({"Image": ONE, "Cmd": ["true"]});
+    engine.request("POST", "/containers/create?name=other", Some(&body));
+    engine.request("POST", "/containers/other/start", None);
+    assert!(!heard(2).await);
+}
+
+#[tokio::test]
+async fn events_on_docker() {
+    events(Kind::Docker).await;
+}
+
+#[tokio::test]
+async fn events_on_podman() {
+    events(Kind::Podman).await;
 }
 
 #[tokio::test]

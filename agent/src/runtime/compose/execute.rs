@@ -9,7 +9,7 @@ use bollard::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequ
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions, RenameContainerOptions, StopContainerOptions,
 };
-use fleet::compose::model::{Condition, MountSource, Network, Project, Restart, Service, Volume};
+use fleet::compose::model::{MountSource, Network, Project, Service, Volume};
 use fleet::desired::AppSpec;
 use fleet::digest::Digest;
 use tokio::time::Instant;
@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use super::action::Action;
 use super::diff;
 use super::engine::{Failure, Link, READ, WRITE};
-use super::health::{CheckState, Look, OwnChecks};
+use super::health::OwnChecks;
 use super::identity;
 use super::labels::{self, Owner};
 use super::materialise;
-use super::observe::{self, Stand};
+use super::observe::{self};
 use super::read::inspect;
 use super::spec::{self, Surroundings};
 use crate::ports::runtime::{Hinted, Object, RuntimeError, Task};
@@ -101,7 +101,7 @@ impl Hands<'_> {
         }
     }
 
-    fn service(&self, name: &str, object: &Object) -> Result<(&Project, &Service), RuntimeError> {
+    pub(super) fn service(&self, name: &str, object: &Object) -> Result<(&Project, &Service), RuntimeError> {
         let project = self.project()?;
         Ok((project, project.services.get(name).ok_or_else(|| changed(object))?))
     }
@@ -419,105 +419,6 @@ impl Hands<'_> {
             outcome => done(outcome, &[304], "start", object),
         }
     }
-
-    /// Waits until all of a service's containers satisfy a dependent.
-    async fn await_service(
-        &self,
-        object: &Object,
-        name: &str,
-        condition: Condition,
-        limit: Duration,
-    ) -> Result<(), RuntimeError> {
-        let (project, service) = self.service(name, object)?;
-        let names: Vec<String> =
-            (1..=service.replicas).map(|number| diff::name_of(project, name, service, number)).collect();
-        let deadline = Instant::now() + limit;
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let mut waits_for = None;
-            for name in &names {
-                let Some(look) = self.own.look(self.link, name).await? else { return Err(changed(object)) };
-                match satisfied(&look, condition, service.restart) {
-                    Some(Ok(())) => {}
-                    Some(Err(cause)) => return Err(step_failed("wait for", object, &cause, false)),
-                    None => waits_for = Some(name.clone()),
-                }
-            }
-            let Some(name) = waits_for else { return Ok(()) };
-            if Instant::now() > deadline {
-                let cause = match condition {
-                    Condition::Healthy => format!("{name} was not healthy within {} s", limit.as_secs()),
-                    _ => format!("{name} was not done within {} s", limit.as_secs()),
-                };
-                return Err(step_failed("wait for", object, &cause, false));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(Duration::from_millis(500));
-        }
-    }
-
-    /// Watches containers after an update: until they are healthy if
-    /// `healthy`, and in any case for `monitor`.
-    async fn watch(
-        &self,
-        names: &[String],
-        monitor: Duration,
-        healthy: bool,
-        limit: Duration,
-    ) -> Result<(), RuntimeError> {
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let mut waiting = begun.elapsed() < monitor;
-            for name in names {
-                let object = diff::container(name);
-                let look = self.own.look(self.link, name).await?.ok_or_else(|| changed(&object))?;
-                let failed = |cause: &str| Err(step_failed("update", &object, cause, false));
-                match (look.stand, &look.check) {
-                    (Stand::Exited { code: 0 }, _) => {}
-                    (Stand::Exited { code }, _) => return failed(&format!("it exited with code {code}")),
-                    (Stand::Restarting, _) => return failed("it crashes"),
-                    _ if look.restarts > 0 => return failed("it crashed"),
-                    (_, CheckState::Unhealthy(output)) => return failed(&format!("healthcheck failing: {output}")),
-                    (Stand::Running, CheckState::Starting) if healthy => waiting = true,
-                    (Stand::Running, _) => {}
-                    (Stand::Created | Stand::Paused | Stand::Gone, _) => return Err(changed(&object)),
-                }
-            }
-            if !waiting {
-                return Ok(());
-            }
-            if begun.elapsed() > limit.max(monitor) {
-                let object = diff::container(names.first().map(String::as_str).unwrap_or_default());
-                return Err(step_failed("update", &object, "it was not healthy in time", false));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(Duration::from_millis(500));
-        }
-    }
-}
-
-/// Whether a container is as its dependent wants it; `None`: not yet.
-fn satisfied(look: &Look, condition: Condition, restart: Restart) -> Option<Result<(), String>> {
-    let ended = |code: i64| match restart {
-        Restart::No => Some(Err(format!("it exited with code {code}"))),
-        // The Engine may start it again.
-        Restart::OnFailure { .. } | Restart::Always | Restart::UnlessStopped => None,
-    };
-    match (condition, look.stand) {
-        (_, Stand::Created) if !look.error.is_empty() => Some(Err(format!("it could not start: {}", look.error))),
-        (_, Stand::Gone) => Some(Err("the engine calls it dead".to_owned())),
-        (Condition::Started, Stand::Running | Stand::Exited { .. }) => Some(Ok(())),
-        (Condition::Healthy, Stand::Running) => match &look.check {
-            CheckState::Healthy => Some(Ok(())),
-            CheckState::None => Some(Err("it has no healthcheck".to_owned())),
-            CheckState::Unhealthy(output) => Some(Err(format!("healthcheck failing: {output}"))),
-            CheckState::Starting => None,
-        },
-        (Condition::CompletedSuccessfully, Stand::Exited { code: 0 }) => Some(Ok(())),
-        (_, Stand::Exited { code }) => ended(code),
-        _ => None,
-    }
 }
 
 /// Refuses by name what this Engine can't do.
@@ -549,11 +450,11 @@ fn done(outcome: Result<(), Failure>, fine: &[u16], action: &'static str, object
     }
 }
 
-fn step_failed(action: &'static str, object: &Object, cause: &str, transient: bool) -> RuntimeError {
+pub(super) fn step_failed(action: &'static str, object: &Object, cause: &str, transient: bool) -> RuntimeError {
     RuntimeError::Step { action, object: object.clone(), transient, source: cause.to_owned().into() }
 }
 
-fn changed(object: &Object) -> RuntimeError {
+pub(super) fn changed(object: &Object) -> RuntimeError {
     RuntimeError::Changed { object: object.clone() }
 }
 

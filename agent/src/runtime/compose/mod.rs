@@ -9,6 +9,8 @@
 mod action;
 mod credentials;
 mod diff;
+#[cfg(test)]
+mod diff_tests;
 mod engine;
 mod execute;
 mod health;
@@ -17,9 +19,13 @@ mod images;
 mod labels;
 mod logs;
 mod materialise;
+mod mounts;
 mod observe;
 mod read;
+mod removals;
+mod rolling;
 mod spec;
+mod wait;
 mod watch;
 mod why;
 
