@@ -8,6 +8,7 @@ pub mod bins;
 pub mod broker;
 pub mod device;
 pub mod disk;
+pub mod engine;
 pub mod forge;
 pub mod http;
 pub mod net;
