@@ -7,8 +7,16 @@ use super::status::Status;
 use crate::name::{DeviceName, FleetName};
 use crate::revision::CommitId;
 
-/// One report. Its place is (`epoch`, `counter`): the epoch is journalled once
-/// a start, the counter is in memory, so that an idle device writes nothing.
+/// A report's place: the epoch is journalled once a start, the counter is in
+/// memory, so that an idle device writes nothing. Later is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    pub epoch: u64,
+    pub counter: u64,
+}
+
+/// One report. Its place is (`epoch`, `counter`); each place is used once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -16,9 +24,22 @@ pub struct Report {
     pub device: DeviceName,
     pub epoch: u64,
     pub counter: u64,
+    /// The newest report before this one that the device still keeps for the
+    /// hub to acknowledge; `None`: nothing before this one is to be waited for.
+    /// See [`super::ack::advance`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Place>,
     /// When it was made, by the device's clock.
     pub at: Timestamp,
     pub body: ReportBody,
+}
+
+impl Report {
+    /// Its place.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { epoch: self.epoch, counter: self.counter }
+    }
 }
 
 /// What a report says.
