@@ -200,10 +200,25 @@ mod tests {
             ("never had a good one", status("stalled", "", "", &["b"], &[]), SyncAxis::Stalled, HealthAxis::Unknown),
             ("failed and stays", status("stalled", "b", "a", &["b"], ok), SyncAxis::Stalled, HealthAxis::Healthy),
             ("going back", status("rolling-back", "a", "a", &[], ok), SyncAxis::RollingBack, HealthAxis::Healthy),
-            ("drift", status("steady", "a", "a", &[], &[("out-of-sync", "healthy")]), SyncAxis::OutOfSync, HealthAxis::Healthy),
+            (
+                "drift",
+                status("steady", "a", "a", &[], &[("out-of-sync", "healthy")]),
+                SyncAxis::OutOfSync,
+                HealthAxis::Healthy,
+            ),
             ("old failure, newer fix", status("steady", "c", "c", &["b"], ok), SyncAxis::Synced, HealthAxis::Healthy),
-            ("one sick", status("steady", "a", "a", &[], &[("synced", "healthy"), ("synced", "degraded")]), SyncAxis::Synced, HealthAxis::Degraded),
-            ("sick beats unknown", status("steady", "a", "a", &[], &[("unknown", "unknown"), ("synced", "degraded")]), SyncAxis::Unknown, HealthAxis::Degraded),
+            (
+                "one sick",
+                status("steady", "a", "a", &[], &[("synced", "healthy"), ("synced", "degraded")]),
+                SyncAxis::Synced,
+                HealthAxis::Degraded,
+            ),
+            (
+                "sick beats unknown",
+                status("steady", "a", "a", &[], &[("unknown", "unknown"), ("synced", "degraded")]),
+                SyncAxis::Unknown,
+                HealthAxis::Degraded,
+            ),
             ("nothing to run", status("steady", "a", "a", &[], &[]), SyncAxis::Synced, HealthAxis::Healthy),
         ];
         for (name, status, want_sync, want_health) in cases {

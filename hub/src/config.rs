@@ -110,8 +110,6 @@ struct DevicesTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LimitsTable {
-    report_kib: Option<usize>,
-    batch: Option<usize>,
     reports_per_minute: Option<u32>,
     devices: Option<usize>,
 }
@@ -140,6 +138,8 @@ pub struct Webhooks {
     pub plain_secret_file: Option<PathBuf>,
     /// Only pushes to this branch count; `None`: any.
     pub branch: Option<String>,
+    /// How many devices may fetch in a second after a push; from 100 devices on.
+    pub fetches_per_sec: Option<u64>,
 }
 
 /// Where the MQTT broker is.
@@ -196,10 +196,6 @@ pub struct Config {
     pub silent_after: Duration,
     /// Reports and events older than this are dropped.
     pub keep: Duration,
-    /// One report, signed and encoded.
-    pub report_bytes: usize,
-    /// Reports in one HTTP request.
-    pub batch: usize,
     /// Reports that one device may send in a minute.
     pub reports_per_minute: u32,
     /// Devices that may be enrolled.
@@ -212,8 +208,8 @@ impl Config {
     /// # Errors
     /// When the file can't be read, has unknown keys or values that can't be honoured.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
@@ -297,8 +293,6 @@ impl File {
             webhooks: Webhooks { branch, ..self.webhook },
             silent_after: Duration::from_secs(report.saturating_mul(u64::from(times))),
             keep: Duration::from_secs(u64::from(self.devices.keep_days.unwrap_or(30)) * 86_400),
-            report_bytes: self.limits.report_kib.unwrap_or(256).clamp(4, 16 * 1024) * 1024,
-            batch: self.limits.batch.unwrap_or(256).clamp(1, 10_000),
             reports_per_minute: self.limits.reports_per_minute.unwrap_or(600).max(1),
             devices: self.limits.devices.unwrap_or(100_000),
         })
@@ -413,11 +407,16 @@ mod tests {
         // Every commented-out setting must be one, too.
         let all: String = text
             .lines()
-            .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ") || l.starts_with('[')).unwrap_or(line))
+            .map(|line| line.strip_prefix("# ").filter(|rest| setting(rest)).unwrap_or(line))
             .filter(|line| !line.starts_with("url = "))
             .map(|line| format!("{line}\n"))
             .collect();
         check(&all).unwrap_or_else(|error| panic!("{error}\n{all}"));
+    }
+
+    fn setting(line: &str) -> bool {
+        let key = line.split(" = ").next().unwrap_or_default();
+        line.starts_with('[') || key != line && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_')
     }
 
     #[test]

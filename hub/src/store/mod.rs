@@ -11,11 +11,12 @@ pub mod sqlite;
 use std::future::Future;
 
 use fleet::name::DeviceName;
+use fleet::wire::report::Report;
 use jiff::Timestamp;
 
 pub use model::{
-    Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, Group, NewCommand, NewDevice, NewReport, NewToken,
-    Outcome, Place, Refusal, StoredCommand, Taken, Token, TokenUse,
+    AckAt, Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, Group, NewCommand, NewDevice, NewToken,
+    Outcome, Place, Refusal, Stored, StoredCommand, Taken, Token, TokenUse,
 };
 
 /// The store this build runs on.
@@ -101,20 +102,14 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// `false`: no such token.
     fn revoke_token(&self, id: &str, now: Timestamp) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Stores reports whose signatures are verified, in one commit. The answer
-    /// has one entry a report, in order, and is given after the commit.
-    fn store(
-        &self,
-        reports: &[NewReport],
-        now: Timestamp,
-    ) -> impl Future<Output = Result<Vec<Taken>, StoreError>> + Send;
-
-    /// The newest place that was stored for a device.
-    fn place(&self, device: &DeviceName) -> impl Future<Output = Result<Option<Place>, StoreError>> + Send;
+    /// Stores reports whose signatures are verified, in one commit, and answers
+    /// after it. A report whose predecessor is missing is stored, and moves no
+    /// acknowledgement ([`fleet::wire::ack::advance`]). An answer to a command,
+    /// or its logs, closes the command; only the first one counts.
+    fn store(&self, reports: &[Report], now: Timestamp) -> impl Future<Output = Result<Stored, StoreError>> + Send;
 
     /// Events and logs of a device, newest first by the device's own time.
-    fn entries(&self, device: &DeviceName, limit: u32)
-    -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
+    fn entries(&self, device: &DeviceName, limit: u32) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
 
     /// A sequence for a command: max(last + 1, Unix milliseconds), so that a
     /// hub restored from a backup is not taken for a replay.
@@ -157,17 +152,6 @@ pub trait Store: Clone + Send + Sync + 'static {
         sequence: u64,
         now: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// What became of a command. Only the first answer counts; `false`: this
-    /// was not it, or there is no such command.
-    fn command_done(
-        &self,
-        device: &DeviceName,
-        sequence: u64,
-        outcome: Outcome,
-        message: &str,
-        now: Timestamp,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Counts what was refused.
     fn refuse(

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use fleet::name::DeviceName;
+use fleet::wire::report::ReportBody;
+pub use fleet::wire::report::{Outcome, Place};
 use fleet::wire::status::Status;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -34,15 +36,6 @@ impl DeviceState {
             Self::Removed => "removed",
         }
     }
-}
-
-/// A report's place: the epoch counts the agent's starts, the counter its reports since.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Place {
-    /// Journalled on the device once a start.
-    pub epoch: u64,
-    /// From 1.
-    pub counter: u64,
 }
 
 /// A device as stored.
@@ -165,16 +158,6 @@ pub enum TokenUse {
     Unknown,
 }
 
-/// A verified report, ready to be stored.
-#[derive(Clone, Debug)]
-pub struct NewReport {
-    pub device: DeviceName,
-    pub place: Place,
-    /// By the device's clock.
-    pub at: Timestamp,
-    pub body: fleet::wire::report::ReportBody,
-}
-
 /// What came of storing a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -184,13 +167,31 @@ pub enum Taken {
     Duplicate,
 }
 
+/// What came of storing a batch, after its commit.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// One a report, in order.
+    pub taken: Vec<Taken>,
+    /// How far each of the batch's devices may be told that its reports are stored.
+    pub acks: Vec<AckAt>,
+}
+
+/// A device's acknowledgement to be signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AckAt {
+    pub device: DeviceName,
+    pub place: Place,
+    /// max(last + 1, Unix milliseconds).
+    pub sequence: u64,
+}
+
 /// An event or a log excerpt of a device.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub place: Place,
     pub at: Timestamp,
     pub received: Timestamp,
-    pub body: fleet::wire::report::ReportBody,
+    pub body: ReportBody,
 }
 
 /// A signed command to keep until it is answered or expires.
@@ -220,27 +221,6 @@ pub struct StoredCommand {
     pub done: Option<Timestamp>,
     pub outcome: Option<Outcome>,
     pub message: String,
-}
-
-/// What a device made of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The device took it on.
-    Done,
-    /// The device would not, or could not.
-    Refused,
-}
-
-impl Outcome {
-    /// As stored.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 /// How often something was refused.

@@ -1,16 +1,16 @@
 //! Commands, from their sequence to what became of them.
 
 use fleet::name::DeviceName;
+use fleet::wire::report::ReportBody;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
 use super::{name, query, signed, unsigned};
 use crate::clock::{from_millis, millis};
 use crate::store::{NewCommand, Outcome, StoreError, StoredCommand};
 
-const COLUMNS: &str =
-    "SELECT device, sequence, act, jws, issued, expires, sent, done, outcome, message FROM commands";
+const COLUMNS: &str = "SELECT device, sequence, act, jws, issued, expires, sent, done, outcome, message FROM commands";
 
 fn command(row: &SqliteRow) -> Result<StoredCommand, StoreError> {
     let get = || -> Result<_, sqlx::Error> {
@@ -75,11 +75,7 @@ pub(super) async fn add(pool: &SqlitePool, command: &NewCommand) -> Result<(), S
     Ok(())
 }
 
-pub(super) async fn list(
-    pool: &SqlitePool,
-    device: &DeviceName,
-    limit: u32,
-) -> Result<Vec<StoredCommand>, StoreError> {
+pub(super) async fn list(pool: &SqlitePool, device: &DeviceName, limit: u32) -> Result<Vec<StoredCommand>, StoreError> {
     let mut sql = QueryBuilder::<Sqlite>::new(COLUMNS);
     sql.push(" WHERE device = ").push_bind(device.as_str());
     sql.push(" ORDER BY sequence DESC LIMIT ").push_bind(i64::from(limit));
@@ -132,24 +128,36 @@ pub(super) async fn sent(
     Ok(())
 }
 
-pub(super) async fn done(
-    pool: &SqlitePool,
+/// Closes a command with what a report of its device says of it. Only the first one counts.
+pub(super) async fn answered(
+    tx: &mut Transaction<'static, Sqlite>,
     device: &DeviceName,
-    sequence: u64,
-    outcome: Outcome,
-    message: &str,
+    body: &ReportBody,
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE commands SET done = ?3, outcome = ?4, message = ?5 WHERE device = ?1 AND sequence = ?2 AND done IS NULL",
+) -> Result<(), StoreError> {
+    let (sequence, outcome, message) = match body {
+        ReportBody::Answer(answer) => (
+            answer.command,
+            match answer.outcome {
+                Outcome::Done => "done",
+                Outcome::Refused => "refused",
+            },
+            answer.message.clone(),
+        ),
+        ReportBody::Logs(logs) => (logs.command, "done", format!("{} lines", logs.lines.len())),
+        ReportBody::Status(_) | ReportBody::Event(_) => return Ok(()),
+    };
+    sqlx::query(
+        "UPDATE commands SET done = ?3, outcome = ?4, message = ?5 \
+         WHERE device = ?1 AND sequence = ?2 AND done IS NULL",
     )
     .bind(device.as_str())
     .bind(signed(sequence))
     .bind(millis(now))
-    .bind(outcome.as_str())
+    .bind(outcome)
     .bind(message)
-    .execute(pool)
+    .execute(&mut **tx)
     .await
     .map_err(query("noting what became of a command"))?;
-    Ok(done.rows_affected() > 0)
+    Ok(())
 }

@@ -132,8 +132,7 @@ pub(super) async fn count(pool: &SqlitePool, filter: &DeviceFilter) -> Result<u6
 }
 
 async fn groups(pool: &SqlitePool, sql: &'static str) -> Result<Vec<Group>, StoreError> {
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as(sql).fetch_all(pool).await.map_err(query("counting the fleet"))?;
+    let rows: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(pool).await.map_err(query("counting the fleet"))?;
     Ok(rows.into_iter().map(|(key, count)| Group { key, count: unsigned(count) }).collect())
 }
 
@@ -199,7 +198,7 @@ pub(super) async fn enroll(mut tx: Transaction<'static, Sqlite>, device: &NewDev
     sqlx::query(
         "INSERT INTO devices (name, key, state, labels, token, enrolled, changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) \
          ON CONFLICT (name) DO UPDATE SET key = ?2, state = ?3, labels = ?4, token = ?5, enrolled = ?6, changed = ?6, \
-         epoch = 0, counter = 0, status = NULL, status_epoch = 0, status_counter = 0, status_at = NULL, \
+         acked_epoch = NULL, acked_counter = NULL, status = NULL, status_epoch = 0, status_counter = 0, status_at = NULL, \
          status_received = NULL, phase = NULL, sync = 'unknown', health = 'unknown', revision = NULL, \
          last_good = NULL, last_seen = NULL, mqtt_link = NULL, floor_epoch = 0, floor_counter = 0",
     )

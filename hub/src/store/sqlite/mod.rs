@@ -7,21 +7,22 @@
 
 mod commands;
 mod devices;
-mod rest;
 mod reports;
+mod rest;
 mod tokens;
 
 use std::path::Path;
 use std::time::Duration;
 
 use fleet::name::DeviceName;
+use fleet::wire::report::Report;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 
 use super::{
-    Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, NewCommand, NewDevice, NewReport, NewToken,
-    Outcome, Place, Refusal, Store, StoreError, StoredCommand, Taken, Token, TokenUse,
+    Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, NewCommand, NewDevice, NewToken, Refusal, Store,
+    StoreError, Stored, StoredCommand, Token, TokenUse,
 };
 
 /// A handle on the database; clones share its connections.
@@ -155,12 +156,8 @@ impl Store for SqliteStore {
         tokens::revoke(&self.pool, id, now).await
     }
 
-    async fn store(&self, reports: &[NewReport], now: Timestamp) -> Result<Vec<Taken>, StoreError> {
+    async fn store(&self, reports: &[Report], now: Timestamp) -> Result<Stored, StoreError> {
         reports::store(self.begin("storing reports").await?, reports, now).await
-    }
-
-    async fn place(&self, device: &DeviceName) -> Result<Option<Place>, StoreError> {
-        reports::place(&self.pool, device).await
     }
 
     async fn entries(&self, device: &DeviceName, limit: u32) -> Result<Vec<Entry>, StoreError> {
@@ -194,17 +191,6 @@ impl Store for SqliteStore {
 
     async fn command_sent(&self, device: &DeviceName, sequence: u64, now: Timestamp) -> Result<(), StoreError> {
         commands::sent(&self.pool, device, sequence, now).await
-    }
-
-    async fn command_done(
-        &self,
-        device: &DeviceName,
-        sequence: u64,
-        outcome: Outcome,
-        message: &str,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        commands::done(&self.pool, device, sequence, outcome, message, now).await
     }
 
     async fn refuse(

@@ -1,13 +1,12 @@
 //! The store's promises, on a real file.
 
-use fleet::wire::report::{Event, Report, ReportBody};
+use fleet::wire::report::{Answer, Event, Report, ReportBody};
 use jiff::{Timestamp, ToSpan};
 
 use super::SqliteStore;
 use crate::axes::LinkAxis;
 use crate::store::{
-    Device, DeviceFilter, DeviceState, NewCommand, NewDevice, NewReport, NewToken, Outcome, Place, Store, Taken,
-    TokenUse,
+    Device, DeviceFilter, DeviceState, NewCommand, NewDevice, NewToken, Outcome, Place, Store, Taken, TokenUse,
 };
 
 fn at(secs: i64) -> Timestamp {
@@ -31,27 +30,24 @@ fn new_device(name: &str, key: u8) -> NewDevice {
     }
 }
 
-fn event(device: &str, epoch: u64, counter: u64, secs: i64) -> NewReport {
-    NewReport {
+fn event(device: &str, epoch: u64, counter: u64, secs: i64) -> Report {
+    Report {
+        fleet: "f".parse().expect("a name"),
         device: device.parse().expect("a name"),
-        place: Place { epoch, counter },
+        epoch,
+        counter,
+        after: None,
         at: at(secs),
-        body: ReportBody::Event(Event {
-            revision: None,
-            event: format!("e{epoch}.{counter}"),
-            message: String::new(),
-            ..serde_json::from_value(serde_json::json!({"revision": null, "event": "", "message": ""})).expect("event")
-        }),
+        body: ReportBody::Event(Event { revision: None, event: format!("e{epoch}.{counter}"), message: String::new() }),
     }
 }
 
-fn status(device: &str, epoch: u64, counter: u64, phase: &str) -> NewReport {
-    let report: Report = serde_json::from_value(serde_json::json!({
+fn status(device: &str, epoch: u64, counter: u64, phase: &str) -> Report {
+    serde_json::from_value(serde_json::json!({
         "fleet": "f", "device": device, "epoch": epoch, "counter": counter, "at": at(1),
         "body": {"status": {"device": device, "phase": phase, "revision": "a".repeat(40), "lastGood": "a".repeat(40),
             "blocked": [], "apps": [], "conditions": [], "link": {"git": "up", "mqtt": "up", "hub": "up"}}}}))
-    .expect("a report");
-    NewReport { device: report.device, place: Place { epoch, counter }, at: report.at, body: report.body }
+    .expect("a report")
 }
 
 async fn get(store: &SqliteStore, name: &str) -> Device {
@@ -82,20 +78,37 @@ async fn each_place_once_and_old_news_hide_nothing() {
     let name = "d".parse().expect("a name");
     let batch = [event("d", 1, 1, 10), status("d", 1, 5, "steady"), event("d", 1, 1, 10), status("d", 1, 3, "held")];
     let taken = store.store(&batch, at(20)).await.expect("stores");
-    assert_eq!(taken, [Taken::New, Taken::New, Taken::Duplicate, Taken::New]);
+    assert_eq!(taken.taken, [Taken::New, Taken::New, Taken::Duplicate, Taken::New]);
+    assert_eq!(taken.acks[0].place, Place { epoch: 1, counter: 5 });
     assert_eq!(get(&store, "d").await.sync.as_str(), "synced", "the older status came later");
-    assert_eq!(store.place(&name).await.expect("reads"), Some(Place { epoch: 1, counter: 5 }));
 
     store.close().await;
     let store = SqliteStore::open(&folder.path().join("hub.db")).await.expect("opens again");
-    assert_eq!(store.store(&batch[..1], at(21)).await.expect("stores"), [Taken::Duplicate]);
+    let again = store.store(&batch[..1], at(21)).await.expect("stores");
+    assert_eq!(again.taken, [Taken::Duplicate]);
+    assert!(again.acks[0].sequence > taken.acks[0].sequence);
 
     // What is dropped by age is still known to have been there.
     assert_eq!(store.expire(at(30)).await.expect("expires"), 3);
     assert!(store.entries(&name, 10).await.expect("lists").is_empty());
     let late = [event("d", 1, 1, 10), event("d", 1, 4, 10), event("d", 1, 6, 10), event("d", 2, 1, 10)];
     let taken = store.store(&late, at(31)).await.expect("stores");
-    assert_eq!(taken, [Taken::Duplicate, Taken::Duplicate, Taken::New, Taken::New]);
+    assert_eq!(taken.taken, [Taken::Duplicate, Taken::Duplicate, Taken::New, Taken::New]);
+}
+
+#[tokio::test]
+async fn what_is_missing_holds_the_acknowledgement() {
+    let (_folder, store) = open().await;
+    store.enroll(&new_device("d", 1)).await.expect("enrols");
+    let after =
+        |counter, before| Report { after: Some(Place { epoch: 1, counter: before }), ..event("d", 1, counter, 1) };
+    let third = after(3, 2);
+    let stored = store.store(&[event("d", 1, 1, 1), third.clone()], at(5)).await.expect("stores");
+    assert_eq!(stored.taken, [Taken::New, Taken::New]);
+    assert_eq!(stored.acks[0].place.counter, 1, "the second never came");
+    let stored = store.store(&[after(2, 1), third], at(6)).await.expect("stores");
+    assert_eq!(stored.taken, [Taken::New, Taken::Duplicate]);
+    assert_eq!(stored.acks[0].place.counter, 3);
 }
 
 #[tokio::test]
@@ -159,8 +172,12 @@ async fn sequences_only_grow_and_only_the_first_answer_counts() {
     assert_eq!(store.open_commands(None, 0, at(1)).await.expect("open").len(), 1);
     assert_eq!(store.open_commands(Some(&name), ms, at(1)).await.expect("after").len(), 0);
     assert_eq!(store.open_commands(None, 0, at(60)).await.expect("expired").len(), 0);
-    assert!(store.command_done(&name, ms, Outcome::Done, "taken on", at(2)).await.expect("done"));
-    assert!(!store.command_done(&name, ms, Outcome::Refused, "again", at(3)).await.expect("again"));
+    let answer = |counter, outcome, message: &str| Report {
+        body: ReportBody::Answer(Answer { command: ms, outcome, message: message.to_owned() }),
+        ..event("d", 1, counter, 1)
+    };
+    let answers = [answer(1, Outcome::Done, "taken on"), answer(2, Outcome::Refused, "again")];
+    store.store(&answers, at(2)).await.expect("stores");
     let stored = store.command(&name, ms).await.expect("reads").expect("is there");
     assert_eq!((stored.outcome, stored.message.as_str()), (Some(Outcome::Done), "taken on"));
 }
