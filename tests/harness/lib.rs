@@ -1,1 +1,13 @@
+//! What the suites, the demo and the benchmarks share: real Git hosts, real
+//! engines, real devices, each started in a folder of its own and ended with it.
+//!
+//! Everything here panics when it can't do its part: a test that can't run
+//! has failed.
 
+pub mod bins;
+pub mod device;
+pub mod forge;
+pub mod net;
+pub mod process;
+pub mod repo;
+pub mod wait;

@@ -19,8 +19,9 @@ use crate::phase::Phase;
 pub struct Kept {
     pub revision: Revision,
     pub desired: DesiredState,
-    /// What its images resolved to.
-    pub pins: Pins,
+    /// What its images resolved to, by app: an app that did not change keeps
+    /// what its tags meant.
+    pub pins: BTreeMap<AppName, Pins>,
 }
 
 impl Kept {
@@ -61,18 +62,23 @@ pub struct Accepted {
     /// (`trust/allowed_signers`, `trust/revoked_keys`, `trust/policy.yaml`).
     /// Empty where the repository never had one.
     pub trust: BTreeMap<String, String>,
+    /// Over every path, mode and file under `trust/`, so that any change of it
+    /// shows; `None` where the commit has no `trust/`.
+    pub trust_digest: Option<Digest>,
     /// Keys that a `revoked_keys` of the chain ever named: `ssh-ed25519 AAAA…`.
     pub revoked: BTreeSet<String>,
     /// The floor in force; it only ever moves forward.
     pub floor: Option<CommitId>,
-    /// Identity of every floor's commit, where it is known.
+    /// Floors that the revision is known to be at or above: no need to look again.
+    pub above: BTreeSet<CommitId>,
+    /// The committer's date: the clock is not set while it lies a day before it.
     pub committed_at: Timestamp,
     /// First principal of the key that signed it, and the key's fingerprint.
     pub signer: String,
     pub fingerprint: String,
     /// The commit message's first line.
     pub subject: String,
-    /// Digest of the device's own root files when this was accepted.
+    /// Digest of what the device's own root files said when this was accepted.
     pub root: Digest,
 }
 
@@ -110,8 +116,10 @@ pub struct State {
     pub good: Option<Revision>,
     pub before: Option<Revision>,
     pub blocked: Vec<Blocked>,
-    /// By app: what burgee owns. Journalled before anything is created.
-    pub inventory: BTreeMap<AppName, Inventory>,
+    /// By app, then by runtime: what burgee owns. Journalled before anything is created.
+    pub inventory: BTreeMap<AppName, BTreeMap<String, Inventory>>,
+    /// Apps that a step touched since the device was last steady.
+    pub touched: BTreeSet<AppName>,
     pub suspended: Option<Suspension>,
     /// Counts starts of the agent; the first half of a report's place.
     pub epoch: u64,
@@ -149,7 +157,9 @@ pub enum JournalError {
         #[source]
         source: Box<dyn std::error::Error + Send + core::marker::Sync>,
     },
-    #[error("{what} is damaged and in neither copy")]
+    #[error("{path} has format {format}, written by a newer agent; this one knows up to {known}")]
+    Newer { path: String, format: u32, known: u32 },
+    #[error("{what} is damaged in both copies")]
     Damaged { what: String },
 }
 
@@ -160,12 +170,13 @@ impl Reason for JournalError {
             Self::Full { .. } => "DiskFull",
             Self::ReadOnly { .. } => "DiskReadOnly",
             Self::Io { .. } => "StoreFailed",
+            Self::Newer { .. } => "StoreNewer",
             Self::Damaged { .. } => "StoreDamaged",
         }
     }
 
     fn is_transient(&self) -> bool {
-        !matches!(self, Self::Locked { .. } | Self::Damaged { .. })
+        !matches!(self, Self::Locked { .. } | Self::Newer { .. } | Self::Damaged { .. })
     }
 
     fn hint(&self) -> Option<String> {
@@ -175,7 +186,12 @@ impl Reason for JournalError {
                 Some(format!("free space on the file system of {path}; the agent goes on by itself"))
             }
             Self::ReadOnly { path } => Some(format!("remount {path} writable; the agent goes on by itself")),
-            _ => None,
+            Self::Newer { .. } => Some("install the agent that wrote it, or a newer one".to_owned()),
+            Self::Damaged { .. } => Some(
+                "move the store folder away to start anew; what runs stays, source.floor in agent.toml still holds"
+                    .to_owned(),
+            ),
+            Self::Io { .. } => None,
         }
     }
 }

@@ -14,14 +14,30 @@ use super::Reason;
 use super::journal::Kept;
 
 /// One object on the device that burgee may own, such as
-/// `container/pos-web-1`, `network/pos_default`, `file//etc/pos.conf`.
+/// `container/pos-web-1`, `network/pos_default`, `file//etc/pos.conf`. That
+/// text is also its serialised form, so that it can be a map's key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "String", into = "String")]
 pub struct Object {
     /// `container`, `network`, `volume`, `file`, `folder`, `unit`, or a Kubernetes kind.
     pub kind: String,
     /// The name by which the runtime finds it again.
     pub name: String,
+}
+
+impl TryFrom<String> for Object {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let (kind, name) = text.split_once('/').ok_or("an object is written kind/name")?;
+        Ok(Self { kind: kind.to_owned(), name: name.to_owned() })
+    }
+}
+
+impl From<Object> for String {
+    fn from(object: Object) -> Self {
+        object.to_string()
+    }
 }
 
 impl fmt::Display for Object {
@@ -96,6 +112,15 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// A cause that knows what a person can do about it. As the source of a
+/// [`RuntimeError::Step`] or [`RuntimeError::Pull`], its hint is theirs.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Hinted {
+    pub message: String,
+    pub hint: String,
+}
+
 /// Why a runtime could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -166,6 +191,9 @@ impl Reason for RuntimeError {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
             Self::Foreign { object, .. } => Some(format!("remove or rename {object}, then `burgee-agent retry`")),
+            Self::Unreachable { source, .. } | Self::Pull { source, .. } | Self::Step { source, .. } => {
+                source.downcast_ref::<Hinted>().map(|cause| cause.hint.clone())
+            }
             _ => None,
         }
     }

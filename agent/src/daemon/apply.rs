@@ -1,0 +1,361 @@
+//! Carries a revision out: leaving apps first, then each app in order.
+//!
+//! Before an app's first step the journal knows what the steps will own, so
+//! that a power cut leaves nothing behind that nobody owns. Every step may be
+//! repeated. The plan is the runtime's; this only guards and orders.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fleet::desired::{Blobs, DesiredApp, OnFailure, PrunePolicy};
+use fleet::name::AppName;
+
+use super::context::{Context, NO_PINS, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
+use super::probe;
+use crate::plan::{order, prune};
+use crate::ports::Reason;
+use crate::ports::journal::{JournalError, Kept};
+use crate::ports::runtime::{Inventory, Plan, Runtime, RuntimeError, Step, Verb};
+
+/// Why a pass was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To a newer revision, or to repair drift: the prune guard holds.
+    Forward,
+    /// Undoing a failed revision: its additions go whatever their number.
+    Back,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// Asked to stop, it did so between two steps.
+    Interrupted,
+}
+
+/// Why a pass failed, and for which app.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) app: Option<AppName>,
+    pub(crate) policy: OnFailure,
+    pub(crate) reason: &'static str,
+    /// Cause and hint.
+    pub(crate) message: String,
+    /// Waiting alone can help: the same pass is made again.
+    pub(crate) transient: bool,
+    /// The engine did not answer: no fault of the revision, however long.
+    pub(crate) blameless: bool,
+}
+
+impl Failure {
+    pub(crate) fn of<E: Reason + 'static>(app: Option<&DesiredApp>, error: &E) -> Self {
+        let thing = app.map_or_else(String::new, |app| format!("app {}: ", app.name));
+        let hint = error.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+        Self {
+            app: app.map(|app| app.name.clone()),
+            policy: app.map_or(OnFailure::Rollback, |app| app.on_failure),
+            reason: error.reason(),
+            message: format!("{thing}{}{hint}", chain(error)),
+            transient: error.is_transient(),
+            blameless: matches!(error.reason(), "RuntimeUnreachable" | "ObserveFailed" | "DiskFull" | "DiskReadOnly"),
+        }
+    }
+}
+
+/// One pass from what is to `to`. `from` is what was before: the way home of a
+/// revision, or the failed revision of a rollback.
+pub(crate) async fn apply<P: Parts>(
+    context: &Context<P>,
+    (to, blobs): (&Kept, &Blobs),
+    from: Option<&Kept>,
+    direction: Direction,
+    stop: &Cell<bool>,
+) -> Result<Outcome, Failure> {
+    let _hand = context.hand.lock().await;
+    let free = context.prune_freely.take();
+    let owned: BTreeSet<AppName> = context.state().inventory.into_keys().collect();
+    let from_state = from.map(|kept| &kept.desired);
+
+    for app in order::leaving(&owned, &to.desired, from_state) {
+        let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app));
+        let subject =
+            Subject { state: &to.desired, revision: &to.revision, pins: &NO_PINS, blobs, app: &app, want: None, had };
+        if leave(context, subject, &RUNTIMES, stop).await.map_err(|error| Failure::of(had, &error))?
+            == Outcome::Interrupted
+        {
+            return Ok(Outcome::Interrupted);
+        }
+    }
+
+    let touched = context.state().touched;
+    for app in &to.desired.apps {
+        if stop.get() {
+            return Ok(Outcome::Interrupted);
+        }
+        wait_for_dependencies(context, (to, blobs), app, from, stop).await?;
+        let unchanged = direction == Direction::Forward && order::unchanged(app, from_state, &touched);
+        if unchanged && app.drift.mode != fleet::desired::DriftMode::Correct {
+            continue;
+        }
+        let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app.name));
+        let subject = Subject { had, ..Subject::of(to, blobs, app) };
+        let pass = Pass { guard: (direction == Direction::Forward && !free).then_some(&app.prune), cleanup: false };
+        let outcome = converge(context, subject, runtime_of(app), pass, stop).await;
+        match outcome.map_err(|error| Failure::of(Some(app), &error))? {
+            Converged { outcome: Outcome::Interrupted, .. } => return Ok(Outcome::Interrupted),
+            Converged { outcome: Outcome::Done, .. } => {}
+        }
+        // An app that moved to another runtime leaves the old one.
+        let others: Vec<&'static str> = RUNTIMES.into_iter().filter(|name| *name != runtime_of(app)).collect();
+        let subject = Subject { want: None, ..subject };
+        leave(context, subject, &others, stop).await.map_err(|error| Failure::of(Some(app), &error))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Takes away all that burgee owns of an app in `runtimes`.
+async fn leave<P: Parts>(
+    context: &Context<P>,
+    subject: Subject<'_>,
+    runtimes: &[&'static str],
+    stop: &Cell<bool>,
+) -> Result<Outcome, RuntimeError> {
+    for runtime in runtimes {
+        if context.inventory(subject.app, runtime).is_empty() {
+            continue;
+        }
+        let pass = Pass { guard: None, cleanup: false };
+        if converge(context, subject, runtime, pass, stop).await?.outcome == Outcome::Interrupted {
+            return Ok(Outcome::Interrupted);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// What one pass over one app may do.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    /// The policy whose limit holds; `None`: no limit.
+    pub(crate) guard: Option<&'a PrunePolicy>,
+    /// Whether what had to wait for steady (volumes) goes now.
+    pub(crate) cleanup: bool,
+}
+
+/// What a pass over one app did.
+#[derive(Clone, Debug)]
+pub(crate) struct Converged {
+    pub(crate) outcome: Outcome,
+    /// A line a step that was carried out.
+    pub(crate) steps: Vec<String>,
+}
+
+/// Plans one app and carries the plan out, anew when the world changed.
+pub(crate) async fn converge<P: Parts>(
+    context: &Context<P>,
+    subject: Subject<'_>,
+    runtime: &str,
+    pass: Pass<'_>,
+    stop: &Cell<bool>,
+) -> Result<Converged, RuntimeError> {
+    with_runtime!(context, runtime, subject.app, |adapter| {
+        converge_in(context, adapter, runtime, subject, pass, stop).await
+    })
+}
+
+/// How often a world that keeps changing is planned for again.
+const REPLANS: u32 = 5;
+
+async fn converge_in<P: Parts, R: Runtime>(
+    context: &Context<P>,
+    adapter: &R,
+    runtime: &str,
+    subject: Subject<'_>,
+    pass: Pass<'_>,
+    stop: &Cell<bool>,
+) -> Result<Converged, RuntimeError> {
+    let mut done = Vec::new();
+    let mut replans = 0;
+    loop {
+        let owned = context.inventory(subject.app, runtime);
+        let plan = adapter.plan(subject.task(&owned)).await?;
+        let (plan, kept_back) = guarded(context, subject, plan, &owned, pass);
+        let settled = settled_inventory(&plan, &kept_back, &owned);
+        if plan.steps.is_empty() {
+            own(context, subject.app, runtime, settled, false).map_err(journal)?;
+            return Ok(Converged { outcome: Outcome::Done, steps: done });
+        }
+        let mut union = owned.clone();
+        union.extend(plan.inventory.clone());
+        // Before the first step: what the steps will own is on disk.
+        own(context, subject.app, runtime, union.clone(), true).map_err(journal)?;
+        match execute(adapter, subject, &union, &plan.steps, &mut done, stop).await {
+            Ok(Outcome::Interrupted) => return Ok(Converged { outcome: Outcome::Interrupted, steps: done }),
+            Ok(Outcome::Done) => {
+                own(context, subject.app, runtime, settled, false).map_err(journal)?;
+                return Ok(Converged { outcome: Outcome::Done, steps: done });
+            }
+            Err(RuntimeError::Changed { object }) if replans < REPLANS => {
+                tracing::warn!(app = %subject.app, %object, "the device changed under the plan; planning anew");
+                replans += 1;
+            }
+            Err(error) if error.is_transient() && matches!(error, RuntimeError::Step { .. }) && replans < REPLANS => {
+                tracing::warn!(app = %subject.app, error = chain(&error), "a step failed; planning anew");
+                replans += 1;
+                tokio::time::sleep(Duration::from_millis(200 << replans)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn execute<R: Runtime>(
+    adapter: &R,
+    subject: Subject<'_>,
+    inventory: &Inventory,
+    steps: &[Step<R::Data>],
+    done: &mut Vec<String>,
+    stop: &Cell<bool>,
+) -> Result<Outcome, RuntimeError> {
+    for step in steps {
+        if stop.get() {
+            return Ok(Outcome::Interrupted);
+        }
+        tracing::info!(app = %subject.app, verb = ?step.verb, object = %step.object, why = step.why, "step");
+        adapter.execute(subject.task(inventory), step).await?;
+        done.push(line(step));
+    }
+    Ok(Outcome::Done)
+}
+
+/// `replace container/pos-web-1: image`.
+pub(crate) fn line<D>(step: &Step<D>) -> String {
+    let verb = format!("{:?}", step.verb).to_lowercase();
+    let later = if step.after_steady { " (once steady)" } else { "" };
+    if step.why.is_empty() {
+        format!("{verb} {}{later}", step.object)
+    } else {
+        format!("{verb} {}: {}{later}", step.object, step.why)
+    }
+}
+
+/// The plan without what may not go, and the objects whose deletion was left
+/// out, now or for good.
+fn guarded<P: Parts, D>(
+    context: &Context<P>,
+    subject: Subject<'_>,
+    mut plan: Plan<D>,
+    owned: &Inventory,
+    pass: Pass<'_>,
+) -> (Plan<D>, BTreeSet<crate::ports::runtime::Object>) {
+    let mut left_out = BTreeSet::new();
+    let policy = pass.guard.or_else(|| subject.had.map(|app| &app.prune).filter(|_| subject.want.is_none()));
+    let deletions = plan.steps.iter().filter(|step| step.verb == Verb::Delete).count();
+    let disabled = policy.is_some_and(|policy| !policy.enabled);
+    let over = pass.guard.is_some_and(|policy| !prune::within(policy, deletions, owned.len()));
+    if deletions > 0 && over && !disabled {
+        let message = format!(
+            "app {}: {deletions} of {} objects would be deleted, more than prune.maxDelete allows; none was\nhint: look at `burgee-agent diff`, then `burgee-agent sync --prune`",
+            subject.app,
+            owned.len()
+        );
+        tracing::warn!(app = %subject.app, deletions, owned = owned.len(), "too many deletions; none carried out");
+        context.set("PruneLimited", true, "MaxDelete", message);
+    } else if pass.guard.is_some() {
+        let ours = context
+            .conditions
+            .borrow()
+            .get("PruneLimited")
+            .is_some_and(|condition| condition.message.starts_with(&format!("app {}:", subject.app)));
+        if ours {
+            context.clear("PruneLimited");
+        }
+    }
+    plan.steps.retain(|step| {
+        let refused = step.verb == Verb::Delete && (over || disabled);
+        let later = step.after_steady && !pass.cleanup;
+        if refused || later {
+            left_out.insert(step.object.clone());
+        }
+        !refused && !later
+    });
+    (plan, left_out)
+}
+
+/// What is owned when the plan has landed: its inventory, and what stays
+/// because its deletion was left out.
+fn settled_inventory<D>(
+    plan: &Plan<D>,
+    left_out: &BTreeSet<crate::ports::runtime::Object>,
+    owned: &Inventory,
+) -> Inventory {
+    let mut inventory = plan.inventory.clone();
+    for object in left_out {
+        if let Some(digest) = owned.get(object) {
+            inventory.entry(object.clone()).or_insert_with(|| digest.clone());
+        }
+    }
+    inventory
+}
+
+fn own<P: Parts>(
+    context: &Context<P>,
+    app: &AppName,
+    runtime: &str,
+    inventory: Inventory,
+    touch: bool,
+) -> Result<(), JournalError> {
+    context.commit(None, |state| {
+        if touch {
+            state.touched.insert(app.clone());
+        }
+        if inventory.is_empty() {
+            if let Some(by_runtime) = state.inventory.get_mut(app) {
+                by_runtime.remove(runtime);
+                if by_runtime.is_empty() {
+                    state.inventory.remove(app);
+                }
+            }
+        } else {
+            let by_runtime: &mut BTreeMap<String, Inventory> = state.inventory.entry(app.clone()).or_default();
+            by_runtime.insert(runtime.to_owned(), inventory);
+        }
+    })
+}
+
+/// A step that can't be journalled isn't made: for the runtime's caller that
+/// is a failure to look, which waiting mends.
+fn journal(error: JournalError) -> RuntimeError {
+    RuntimeError::Observe { what: "the journal".to_owned(), source: Box::new(error) }
+}
+
+/// Waits until what `app` depends on is healthy, each as long as its own
+/// time-out allows.
+async fn wait_for_dependencies<P: Parts>(
+    context: &Context<P>,
+    (to, blobs): (&Kept, &Blobs),
+    app: &DesiredApp,
+    from: Option<&Kept>,
+    stop: &Cell<bool>,
+) -> Result<(), Failure> {
+    let touched = context.state().touched;
+    for name in &app.depends_on {
+        let Some(dependency) = to.desired.apps.iter().find(|other| other.name == *name) else { continue };
+        // What nobody changed is not waited for: an old sick app must not
+        // block an innocent revision.
+        if order::unchanged(dependency, from.map(|kept| &kept.desired), &touched) {
+            continue;
+        }
+        let subject = Subject::of(to, blobs, dependency);
+        probe::until_healthy(context, subject, Duration::ZERO, stop).await.map_err(|unhealthy| Failure {
+            app: Some(dependency.name.clone()),
+            policy: dependency.on_failure,
+            reason: "DependencyUnhealthy",
+            message: format!("app {} waits for app {name}: {}", app.name, unhealthy.message),
+            transient: false,
+            blameless: false,
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Judges apps: what their runtime says, and the checks of `app.yaml`.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use fleet::desired::{Blobs, OnFailure};
+use fleet::name::AppName;
+use fleet::wire::status::Health;
+use tokio::time::Instant;
+
+use super::context::{Context, Parts, Subject, chain, runtime_of, with_runtime};
+use crate::plan::order;
+use crate::ports::journal::Kept;
+use crate::ports::prober::Prober;
+use crate::ports::runtime::{Runtime, Verdict};
+
+/// An app that was not healthy in time.
+#[derive(Clone, Debug)]
+pub(crate) struct Unhealthy {
+    pub(crate) app: AppName,
+    pub(crate) policy: OnFailure,
+    pub(crate) message: String,
+}
+
+/// Looks once. An engine that does not answer gives `Unknown`: no verdict.
+pub(crate) async fn look<P: Parts>(context: &Context<P>, subject: Subject<'_>) -> Verdict {
+    let Some(app) = subject.want else { return Verdict { health: Health::Missing, message: String::new() } };
+    let runtime = runtime_of(app);
+    let inventory = context.inventory(subject.app, runtime);
+    let verdict =
+        with_runtime!(context, runtime, subject.app, |adapter| adapter.health(subject.task(&inventory)).await);
+    let verdict = match verdict {
+        Ok(verdict) => verdict,
+        Err(error) => return Verdict { health: Health::Unknown, message: chain(&error) },
+    };
+    if verdict.health != Health::Healthy {
+        return verdict;
+    }
+    for check in &app.health.checks {
+        let probed = context.prober.probe(check).await;
+        if probed.health != Health::Healthy {
+            return probed;
+        }
+    }
+    verdict
+}
+
+/// Waits until one app was healthy for `soak`, within its time-out.
+pub(crate) async fn until_healthy<P: Parts>(
+    context: &Context<P>,
+    subject: Subject<'_>,
+    soak: Duration,
+    stop: &Cell<bool>,
+) -> Result<(), Unhealthy> {
+    let Some(app) = subject.want else { return Ok(()) };
+    let mut deadline = Instant::now() + Duration::from_millis(app.health.timeout_ms);
+    let mut healthy_since: Option<Instant> = None;
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let looked = Instant::now();
+        let verdict = look(context, subject).await;
+        match verdict.health {
+            Health::Healthy => {
+                let since = *healthy_since.get_or_insert(looked);
+                if looked.duration_since(since) >= soak {
+                    return Ok(());
+                }
+            }
+            // No verdict: time without an engine is no one's fault.
+            Health::Unknown => deadline += looked.elapsed() + pause,
+            _ => {
+                // A soak that broke begins again, and the time-out with it
+                // only if it had not passed: else a flapping app never fails.
+                healthy_since = None;
+            }
+        }
+        if healthy_since.is_none() && Instant::now() >= deadline {
+            let message = if verdict.message.is_empty() {
+                format!("{:?} after {} s", verdict.health, app.health.timeout_ms / 1000).to_lowercase()
+            } else {
+                verdict.message
+            };
+            return Err(Unhealthy { app: app.name.clone(), policy: app.on_failure, message });
+        }
+        if stop.get() {
+            return Ok(());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Judges the apps that changed and those that depend on them, all at once.
+pub(crate) async fn probe<P: Parts>(
+    context: &Context<P>,
+    (to, blobs): (&Kept, &Blobs),
+    back: Option<&Kept>,
+    stop: &Cell<bool>,
+) -> Result<(), Unhealthy> {
+    let judged = order::judged(&to.desired, back.map(|kept| &kept.desired), &context.state().touched);
+    let apps = to.desired.apps.iter().filter(|app| judged.contains(&app.name));
+    let waits = apps.map(|app| {
+        let soak = Duration::from_millis(app.health.soak_ms);
+        until_healthy(context, Subject::of(to, blobs, app), soak, stop)
+    });
+    // The first failure is enough; the others' soak need not be waited for.
+    futures_util::future::try_join_all(waits).await.map(|_| ())
+}

@@ -1,0 +1,284 @@
+//! Watches what runs: repairs drift, judges health for the status, and frees
+//! what had to wait until the device was steady. Never changes the phase.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fleet::desired::{Blobs, DesiredApp, DriftMode};
+use fleet::name::AppName;
+use fleet::wire::report::{Event, ReportBody};
+use fleet::wire::status::{AppStatus, Health, Sync};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::apply::{Converged, Pass, converge, line};
+use super::context::{Context, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
+use super::core::Input;
+use super::probe::look;
+use crate::phase::Phase;
+use crate::ports::journal::{Kept, State};
+use crate::ports::runtime::{Runtime, Verb};
+use crate::retry::{Backoff, share};
+
+/// Between two full compares, which find what no event told.
+const COMPARE: Duration = Duration::from_secs(600);
+/// Between two looks at health, which find what no event tells (checks).
+const LOOK: Duration = Duration::from_secs(60);
+/// Events come in bursts.
+const DEBOUNCE: Duration = Duration::from_millis(250);
+/// Repairs of one app in a row, each soon after the last, before it counts as
+/// a fight with someone.
+const FIGHT: u32 = 4;
+const FIGHT_WINDOW: Duration = Duration::from_secs(300);
+const FIGHT_BACKOFF: Backoff = Backoff { base: Duration::from_secs(30), cap: Duration::from_secs(1800) };
+
+/// Repairs of one app.
+#[derive(Default)]
+struct Repairs {
+    in_a_row: u32,
+    last: Option<Instant>,
+}
+
+/// The watching task.
+pub(crate) struct Watch<P: Parts> {
+    context: Rc<Context<P>>,
+    /// The phase may have changed: look anew.
+    wake: Rc<Notify>,
+    inputs: mpsc::UnboundedSender<Input>,
+    repairs: BTreeMap<AppName, Repairs>,
+    next_compare: Instant,
+    /// The revision for which everything was compared at least once.
+    compared: Option<fleet::revision::Revision>,
+}
+
+impl<P: Parts> Watch<P> {
+    pub(crate) fn new(context: Rc<Context<P>>, wake: Rc<Notify>, inputs: mpsc::UnboundedSender<Input>) -> Self {
+        let next_compare = Instant::now();
+        Self { context, wake, inputs, repairs: BTreeMap::new(), next_compare, compared: None }
+    }
+
+    /// Runs until the agent ends.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let state = self.context.state();
+            if let Some(at) = state.phase.at().cloned() {
+                let asked = self.context.compare_now.take();
+                let due = asked || Instant::now() >= self.next_compare || self.compared.as_ref() != Some(&at);
+                if let Some((kept, blobs)) = self.context.kept(&at) {
+                    self.pass(&kept, &blobs, due).await;
+                } else {
+                    self.context.set(
+                        "Restorable",
+                        false,
+                        "StateLost",
+                        format!("the desired state of {at} is not in the journal; it comes back with the next fetch"),
+                    );
+                }
+            } else {
+                self.context.observed.borrow_mut().values_mut().for_each(|app| app.sync = Sync::Updating);
+            }
+            if self.inputs.send(Input::Observed).is_err() {
+                return;
+            }
+            let steady = matches!(state.phase, Phase::Steady { .. });
+            let changed = async {
+                tokio::select! {
+                    () = self.context.compose.changed() => {}
+                    () = self.context.files.changed() => {}
+                }
+            };
+            let pause = if steady { LOOK } else { LOOK / 4 };
+            tokio::select! {
+                // Cancel-safe: an event that is missed is found by the compare.
+                () = changed => { self.next_compare = Instant::now(); }
+                () = self.wake.notified() => { continue; }
+                () = tokio::time::sleep(pause) => { continue; }
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+
+    async fn pass(&mut self, kept: &Kept, blobs: &Blobs, compare: bool) {
+        if compare {
+            let context = Rc::clone(&self.context);
+            let _hand = context.hand.lock().await;
+            // While waiting for the hand the phase may have moved on.
+            let state = self.context.state();
+            if state.phase.at() != Some(&kept.revision) {
+                return;
+            }
+            let steady = matches!(&state.phase, Phase::Steady { .. });
+            let free = self.context.prune_freely.take();
+            for app in &kept.desired.apps {
+                self.compare(kept, blobs, app, &state, free).await;
+            }
+            if steady {
+                self.clean_up(kept, blobs, &state).await;
+            }
+            self.compared = Some(kept.revision.clone());
+            let spread = share(COMPARE / 4, self.context.seed);
+            self.next_compare = Instant::now() + COMPARE + spread;
+        }
+        for app in &kept.desired.apps {
+            let verdict = look(&self.context, Subject::of(kept, blobs, app)).await;
+            let mut observed = self.context.observed.borrow_mut();
+            let status = observed.entry(app.name.clone()).or_insert_with(|| unknown(app));
+            status.health = verdict.health;
+            if status.sync != Sync::OutOfSync {
+                status.message = verdict.message;
+            }
+        }
+        self.context.observed.borrow_mut().retain(|name, _| kept.desired.apps.iter().any(|app| app.name == *name));
+    }
+
+    async fn compare(&mut self, kept: &Kept, blobs: &Blobs, app: &DesiredApp, state: &State, free: bool) {
+        let mode = if state.suspended.as_ref().is_some_and(|pause| pause.all) && app.drift.mode == DriftMode::Correct {
+            DriftMode::Report
+        } else {
+            app.drift.mode
+        };
+        let subject = Subject::of(kept, blobs, app);
+        let (sync, message) = match mode {
+            DriftMode::Off => (Sync::Unknown, String::new()),
+            DriftMode::Report => self.drift(subject, app).await,
+            DriftMode::Correct if self.is_fighting(&app.name) => self.drift(subject, app).await,
+            DriftMode::Correct => self.repair(subject, app, state, free).await,
+        };
+        let mut observed = self.context.observed.borrow_mut();
+        let status = observed.entry(app.name.clone()).or_insert_with(|| unknown(app));
+        (status.sync, status.message, status.digest) = (sync, message, Some(app.digest));
+        status.runtime = runtime_of(app).to_owned();
+    }
+
+    /// Looks for drift, without repairing it.
+    async fn drift(&self, subject: Subject<'_>, app: &DesiredApp) -> (Sync, String) {
+        match plan_lines(&self.context, subject, app, false).await {
+            Ok(lines) if lines.is_empty() => (Sync::Synced, String::new()),
+            Ok(lines) => (Sync::OutOfSync, format!("drifted: {}", lines.join("; "))),
+            Err(message) => (Sync::Unknown, message),
+        }
+    }
+
+    async fn repair(&mut self, subject: Subject<'_>, app: &DesiredApp, state: &State, free: bool) -> (Sync, String) {
+        let steady = matches!(&state.phase, Phase::Steady { .. });
+        let pass = Pass { guard: (!free).then_some(&app.prune), cleanup: steady };
+        match converge(&self.context, subject, runtime_of(app), pass, &Cell::new(false)).await {
+            Ok(Converged { steps, .. }) if steps.is_empty() => (Sync::Synced, String::new()),
+            Ok(Converged { steps, .. }) => {
+                // Cleaning up after a revision is no drift.
+                let cleanup = self.compared.as_ref() != Some(subject.revision)
+                    && steps.iter().all(|step| step.starts_with("delete"));
+                if !cleanup {
+                    self.count(&app.name);
+                    let message = format!("app {}: {}", app.name, steps.join("; "));
+                    tracing::info!(app = %app.name, steps = steps.join("; "), "drift repaired");
+                    let event = Event {
+                        revision: Some(subject.revision.id.clone()),
+                        event: "drift-repaired".to_owned(),
+                        message,
+                    };
+                    super::tally::add(&self.context.tally.repairs);
+                    let _ = self.inputs.send(Input::Say(ReportBody::Event(event)));
+                }
+                (Sync::Synced, String::new())
+            }
+            Err(error) => (Sync::Unknown, chain(&error)),
+        }
+    }
+
+    fn count(&mut self, app: &AppName) {
+        let repairs = self.repairs.entry(app.clone()).or_default();
+        let soon = repairs.last.is_some_and(|last| last.elapsed() < FIGHT_WINDOW);
+        repairs.in_a_row = if soon { repairs.in_a_row + 1 } else { 1 };
+        repairs.last = Some(Instant::now());
+    }
+
+    /// Whether repairs of this app are held back because someone undoes them.
+    fn is_fighting(&self, app: &AppName) -> bool {
+        let Some(Repairs { in_a_row, last: Some(last) }) = self.repairs.get(app) else { return false };
+        if *in_a_row < FIGHT {
+            return false;
+        }
+        let fighting = last.elapsed() < FIGHT_BACKOFF.delay(in_a_row + 1 - FIGHT, self.context.seed);
+        if fighting {
+            let message = format!(
+                "app {app} was repaired {in_a_row} times in a row; someone keeps changing it, so repairs are held back\nhint: find who does, or set drift.mode to report"
+            );
+            self.context.set("DriftFighting", true, "RepeatedRepair", message);
+        } else {
+            self.context.clear("DriftFighting");
+        }
+        fighting
+    }
+
+    /// What left the desired state and had to stay until the device was
+    /// steady: apps that are gone but for their volumes, images, files.
+    async fn clean_up(&self, kept: &Kept, blobs: &Blobs, state: &State) {
+        let gone: Vec<_> = state
+            .inventory
+            .keys()
+            .filter(|name| !kept.desired.apps.iter().any(|app| app.name == **name))
+            .cloned()
+            .collect();
+        let before = state.before.as_ref().and_then(|revision| self.context.kept(revision));
+        for name in gone {
+            let had = before.as_ref().and_then(|(old, _)| old.desired.apps.iter().find(|app| app.name == name));
+            let subject = Subject {
+                state: &kept.desired,
+                revision: &kept.revision,
+                pins: &super::context::NO_PINS,
+                blobs,
+                app: &name,
+                want: None,
+                had,
+            };
+            for runtime in RUNTIMES {
+                if self.context.inventory(&name, runtime).is_empty() {
+                    continue;
+                }
+                let pass = Pass { guard: None, cleanup: true };
+                if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
+                    tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
+                }
+            }
+        }
+        let mut keep = vec![kept];
+        keep.extend(before.as_ref().map(|(old, _)| old));
+        for result in [self.context.compose.sweep(&keep).await, self.context.files.sweep(&keep).await] {
+            if let Err(error) = result {
+                tracing::debug!(error = chain(&error), "cannot sweep");
+            }
+        }
+    }
+}
+
+/// What a pass would do to an app, a line a step.
+pub(crate) async fn plan_lines<P: Parts>(
+    context: &Context<P>,
+    subject: Subject<'_>,
+    app: &DesiredApp,
+    all: bool,
+) -> Result<Vec<String>, String> {
+    let runtime = runtime_of(app);
+    let inventory = context.inventory(subject.app, runtime);
+    let plan = with_runtime!(context, runtime, subject.app, |adapter| {
+        adapter.plan(subject.task(&inventory)).await.map(|plan| {
+            let drift = plan.steps.iter().filter(|step| all || (!step.after_steady && step.verb != Verb::Wait));
+            drift.map(line).collect::<Vec<_>>()
+        })
+    });
+    plan.map_err(|error| chain(&error))
+}
+
+fn unknown(app: &DesiredApp) -> AppStatus {
+    AppStatus {
+        name: app.name.clone(),
+        runtime: runtime_of(app).to_owned(),
+        sync: Sync::Unknown,
+        health: Health::Unknown,
+        digest: Some(app.digest),
+        message: String::new(),
+    }
+}

@@ -1,0 +1,173 @@
+//! What the Engine has: one complete listing, or an error.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum};
+use bollard::query_parameters::{
+    InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
+};
+
+use super::engine::{Link, READ};
+use super::labels::{self, Owner};
+use crate::ports::runtime::RuntimeError;
+
+/// How a container stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stand {
+    Created,
+    Running,
+    Paused,
+    /// The Engine is about to start it again.
+    Restarting,
+    Exited {
+        code: i64,
+    },
+    /// On its way out, or broken.
+    Gone,
+}
+
+/// A container of the app.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) service: String,
+    pub(super) number: u32,
+    pub(super) digest: String,
+    pub(super) stand: Stand,
+    /// Names of the networks that it is attached to.
+    pub(super) networks: BTreeSet<String>,
+    /// Ids of the containers that it was made to share something with.
+    pub(super) refers: BTreeSet<String>,
+    /// Services that it came after.
+    pub(super) depends: Vec<String>,
+    /// Published ports as `number/protocol`.
+    pub(super) ports: BTreeSet<String>,
+    pub(super) grace_secs: u32,
+}
+
+/// A network or volume of the app.
+#[derive(Clone, Debug)]
+pub(super) struct SeenObject {
+    pub(super) id: String,
+    pub(super) digest: String,
+}
+
+/// The app's objects by name, and the names that are taken by others, each
+/// with who made it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Observed {
+    pub(super) containers: Vec<Seen>,
+    pub(super) networks: BTreeMap<String, SeenObject>,
+    pub(super) volumes: BTreeMap<String, SeenObject>,
+    pub(super) foreign_containers: BTreeMap<String, String>,
+    pub(super) foreign_networks: BTreeMap<String, String>,
+    pub(super) foreign_volumes: BTreeMap<String, String>,
+}
+
+/// Lists everything.
+///
+/// # Errors
+/// When any part of the listing fails.
+pub(super) async fn observe(link: &Link, owner: Owner<'_>) -> Result<Observed, RuntimeError> {
+    let mut observed = Observed::default();
+    for summary in containers(link, None).await? {
+        let labels = summary.labels.clone().unwrap_or_default();
+        if owner.owns(&labels) {
+            if let Some(seen) = seen(link, summary, &labels).await? {
+                observed.containers.push(seen);
+            }
+        } else {
+            for name in summary.names.unwrap_or_default() {
+                observed.foreign_containers.insert(bare(&name), labels::maker(&labels));
+            }
+        }
+    }
+    observed.containers.sort_by(|a, b| a.name.cmp(&b.name));
+    let networks = link.ask(READ, link.docker.list_networks(None::<ListNetworksOptions>)).await;
+    for network in networks.map_err(|failure| failure.reading("networks"))? {
+        let (Some(name), Some(id)) = (network.name, network.id) else { continue };
+        let labels = network.labels.unwrap_or_default();
+        if owner.owns(&labels) {
+            let digest = labels.get(labels::DIGEST).cloned().unwrap_or_default();
+            observed.networks.insert(name, SeenObject { id, digest });
+        } else {
+            observed.foreign_networks.insert(name, labels::maker(&labels));
+        }
+    }
+    let volumes = link.ask(READ, link.docker.list_volumes(None::<ListVolumesOptions>)).await;
+    for volume in volumes.map_err(|failure| failure.reading("volumes"))?.volumes.unwrap_or_default() {
+        if owner.owns(&volume.labels) {
+            let digest = volume.labels.get(labels::DIGEST).cloned().unwrap_or_default();
+            observed.volumes.insert(volume.name.clone(), SeenObject { id: volume.name, digest });
+        } else {
+            observed.foreign_volumes.insert(volume.name, labels::maker(&volume.labels));
+        }
+    }
+    Ok(observed)
+}
+
+/// All containers, running or not; with `label`, those that carry it.
+pub(super) async fn containers(link: &Link, label: Option<String>) -> Result<Vec<ContainerSummary>, RuntimeError> {
+    let filters = label.map(|label| HashMap::from([("label".to_owned(), vec![label])]));
+    let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+    let list = link.ask(READ, link.docker.list_containers(Some(options))).await;
+    list.map_err(|failure| failure.reading("containers"))
+}
+
+/// A container by id or name; `None` where there is none.
+pub(super) async fn inspect(link: &Link, name: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+    match link.ask(READ, link.docker.inspect_container(name, None::<InspectContainerOptions>)).await {
+        Ok(found) => Ok(Some(found)),
+        Err(failure) if failure.is_missing() => Ok(None),
+        Err(failure) => Err(failure.reading(&format!("container {name}"))),
+    }
+}
+
+async fn seen(
+    link: &Link,
+    summary: ContainerSummary,
+    labels: &HashMap<String, String>,
+) -> Result<Option<Seen>, RuntimeError> {
+    let id = summary.id.unwrap_or_default();
+    let name = summary.names.unwrap_or_default().first().map(|name| bare(name)).unwrap_or_default();
+    let stand = match summary.state {
+        Some(ContainerSummaryStateEnum::CREATED) => Stand::Created,
+        Some(ContainerSummaryStateEnum::RUNNING) => Stand::Running,
+        Some(ContainerSummaryStateEnum::PAUSED) => Stand::Paused,
+        Some(ContainerSummaryStateEnum::RESTARTING) => Stand::Restarting,
+        // The listing says how it ended in words only.
+        Some(ContainerSummaryStateEnum::EXITED) => match inspect(link, &id).await? {
+            Some(found) => Stand::Exited { code: found.state.and_then(|state| state.exit_code).unwrap_or_default() },
+            None => return Ok(None),
+        },
+        _ => Stand::Gone,
+    };
+    let get = |key: &str| labels.get(key).cloned().unwrap_or_default();
+    let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let ports = summary.ports.unwrap_or_default();
+    Ok(Some(Seen {
+        id,
+        name,
+        service: get(labels::SERVICE),
+        number: get(labels::NUMBER).parse().unwrap_or_default(),
+        digest: get(labels::DIGEST),
+        stand,
+        networks: networks.into_keys().collect(),
+        refers: get(labels::REFERS).split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+        depends: labels::depends(labels.get(labels::DEPENDS)),
+        ports: ports
+            .iter()
+            .filter_map(|port| {
+                let protocol = port.typ.map_or("tcp".to_owned(), |kind| kind.to_string());
+                port.public_port.map(|number| format!("{number}/{protocol}"))
+            })
+            .collect(),
+        grace_secs: get(labels::GRACE).parse().unwrap_or(10),
+    }))
+}
+
+/// The Engine writes names with a slash before them.
+fn bare(name: &str) -> String {
+    name.strip_prefix('/').unwrap_or(name).to_owned()
+}

@@ -1,0 +1,114 @@
+//! A Git host: nginx in front of `git http-backend` by way of fcgiwrap, smart
+//! HTTP on loopback. What is pushed is there at once.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::net::{answers, free_port};
+use crate::process::{Running, run};
+use crate::wait::until;
+
+/// A running host with one bare repository, `fleet.git`.
+#[derive(Debug)]
+pub struct Forge {
+    folder: PathBuf,
+    pub port: u16,
+    servers: Vec<Running>,
+}
+
+impl Forge {
+    /// Starts the host in `folder`.
+    pub fn start(folder: &Path) -> Self {
+        let folder = folder.join("forge");
+        std::fs::create_dir_all(folder.join("repos")).expect("a folder");
+        let bare = folder.join("repos/fleet.git");
+        run(Command::new("git").args(["init", "-q", "--bare", "-b", "main"]).arg(&bare));
+        let set = |key: &str, value: &str| run(Command::new("git").arg("-C").arg(&bare).args(["config", key, value]));
+        set("http.receivepack", "true");
+        set("uploadpack.allowAnySHA1InWant", "false");
+        let mut forge = Self { folder, port: free_port(), servers: Vec::new() };
+        forge.up();
+        forge
+    }
+
+    /// The repository's address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/fleet.git", self.port)
+    }
+
+    /// The bare repository's folder.
+    #[must_use]
+    pub fn bare(&self) -> PathBuf {
+        self.folder.join("repos/fleet.git")
+    }
+
+    /// Starts the servers, on the same port as before.
+    pub fn up(&mut self) {
+        let socket = self.folder.join("fcgi.sock");
+        let _ = std::fs::remove_file(&socket);
+        let config = self.folder.join("nginx.conf");
+        std::fs::write(&config, self.config(&socket)).expect("nginx.conf");
+        let log = self.folder.join("forge.log");
+        let mut fcgi = Command::new("fcgiwrap");
+        fcgi.arg("-c").arg("4").arg("-s").arg(format!("unix:{}", socket.display()));
+        self.servers.push(Running::start(&mut fcgi, &log));
+        until("fcgiwrap's socket", Duration::from_secs(10), || socket.exists().then_some(()));
+        let mut nginx = Command::new("nginx");
+        nginx.arg("-c").arg(&config).arg("-p").arg(&self.folder).args(["-e", "error.log", "-g", "daemon off;"]);
+        self.servers.push(Running::start(&mut nginx, &log));
+        until("nginx", Duration::from_secs(10), || answers(self.port).then_some(()));
+    }
+
+    /// Ends the servers; the repository stays.
+    pub fn down(&mut self) {
+        self.servers.clear();
+    }
+
+    /// What nginx logged: a line a request.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    fn config(&self, socket: &Path) -> String {
+        let folder = self.folder.display();
+        format!(
+            r#"pid {folder}/nginx.pid;
+worker_processes 1;
+user root;
+events {{ worker_connections 64; }}
+http {{
+  access_log {folder}/access.log;
+  client_max_body_size 0;
+  client_body_temp_path {folder}/body;
+  fastcgi_temp_path {folder}/fastcgi;
+  proxy_temp_path {folder}/proxy;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      fastcgi_pass unix:{socket};
+      fastcgi_param SCRIPT_FILENAME /usr/lib/git-core/git-http-backend;
+      fastcgi_param GIT_PROJECT_ROOT {folder}/repos;
+      fastcgi_param GIT_HTTP_EXPORT_ALL "";
+      fastcgi_param PATH_INFO $uri;
+      fastcgi_param QUERY_STRING $query_string;
+      fastcgi_param REQUEST_METHOD $request_method;
+      fastcgi_param CONTENT_TYPE $content_type;
+      fastcgi_param CONTENT_LENGTH $content_length;
+      fastcgi_param GIT_PROTOCOL $http_git_protocol;
+      fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;
+      fastcgi_param REMOTE_USER anonymous;
+    }}
+  }}
+}}
+"#,
+            port = self.port,
+            socket = socket.display()
+        )
+    }
+}

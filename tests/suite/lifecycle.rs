@@ -1,0 +1,372 @@
+//! One device's life with the files runtime, which needs no engine: a signed
+//! commit runs, a bad one goes back by itself, nothing is tried twice, and all
+//! of it with the power cut and the network gone.
+
+use std::path::Path;
+use std::time::Duration;
+
+use harness::device::{Device, Setup};
+use harness::forge::Forge;
+use harness::repo::{Repo, Signer};
+use harness::wait::{never, until};
+use serde_json::Value;
+
+/// A fleet repository with one files app on a Git host, and a device of it.
+struct Stage {
+    // Ends first: a device whose host is gone only logs.
+    device: Device,
+    forge: Forge,
+    repo: Repo,
+    folder: tempfile::TempDir,
+    healthy: std::net::TcpListener,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    fn with(toml: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let forge = Forge::start(folder.path());
+        let repo = Repo::trusted(folder.path());
+        let healthy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let setup = Setup::new("store-1", &forge.url(), &repo.signer.line()).poll(2).with(toml);
+        let device = Device::new(folder.path(), &setup);
+        let stage = Self { device, forge, repo, folder, healthy };
+        stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [web]\n");
+        stage.content("one", true);
+        stage
+    }
+
+    /// The app's one file and its check: a port that answers, or one that doesn't.
+    fn content(&self, text: &str, good: bool) {
+        let port = self.healthy.local_addr().expect("an address").port();
+        let port = if good { port } else { 1 };
+        self.repo.write("apps/web/files/etc/page.txt", &format!("{text}\n"));
+        self.repo.write(
+            "apps/web/app.yaml",
+            &format!(
+                "runtime: files\nfiles:\n  - {{from: etc/, to: /etc/web/}}\nhealth:\n  timeout: 2s\n  soak: 500ms\n  checks:\n    - {{tcp: \"127.0.0.1:{port}\"}}\n"
+            ),
+        );
+    }
+
+    fn push(&self, message: &str) -> String {
+        let id = self.repo.commit(message);
+        self.repo.push(&self.forge.url(), true);
+        id
+    }
+
+    fn page(&self) -> String {
+        std::fs::read_to_string(self.device.folder.join("root/etc/web/page.txt")).unwrap_or_default()
+    }
+
+    fn change(&self, text: &str, good: bool) -> String {
+        self.content(text, good);
+        let id = self.push(text);
+        self.device.sync();
+        id
+    }
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+#[test]
+fn a_signed_commit_runs_and_a_newer_one_replaces_it() {
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    stage.device.start();
+    let status = stage.device.wait_steady(&first, 30);
+    assert_eq!(stage.page(), "one\n");
+    assert_eq!(status["lastGood"], *first);
+    assert_eq!(status["link"]["git"], "up");
+    assert_eq!(status["link"]["mqtt"], "unused");
+
+    let second = stage.change("two", true);
+    stage.device.wait_steady(&second, 20);
+    assert_eq!(stage.page(), "two\n");
+    let status = stage.device.wait("health", 10, |status| status["apps"][0]["health"] == "healthy");
+    assert_eq!(status["apps"][0]["name"], "web");
+    assert_eq!(status["apps"][0]["sync"], "synced");
+    assert_eq!(stage.device.stop(), Some(0));
+}
+
+#[test]
+fn a_bad_revision_goes_back_is_blocked_and_a_fix_goes_through() {
+    let mut stage = Stage::new();
+    let good = stage.push("good");
+    stage.device.start();
+    stage.device.wait_steady(&good, 30);
+
+    let bad = stage.change("bad", false);
+    let status = stage.device.wait_stalled(&good, &bad, 30);
+    assert_eq!(stage.page(), "one\n", "the former bytes are back");
+    assert_eq!(status["lastGood"], *good);
+    let healthy = condition(&status, "Healthy").expect("a condition that says why");
+    assert!(healthy["message"].as_str().is_some_and(|text| text.contains("app web")), "{healthy}");
+
+    // Not tried again: not by a poll, not by a restart.
+    stage.device.kill();
+    stage.device.start();
+    stage.device.wait_stalled(&good, &bad, 20);
+    let tries = |log: &str| log.matches("revision failed").count();
+    let before = tries(&stage.device.log());
+    never("the bad revision is tried again", Duration::from_secs(4), || stage.page() == "bad\n");
+    assert_eq!(tries(&stage.device.log()), before);
+
+    // A commit that renders to the same is blocked, too, and says which it equals.
+    let same = stage.push("the same again");
+    stage.device.sync();
+    let status = stage.device.wait_stalled(&good, &same, 20);
+    let prepared = condition(&status, "Prepared").expect("a condition");
+    assert!(prepared["message"].as_str().is_some_and(|text| text.contains(&bad[..12])), "{prepared}");
+
+    let fix = stage.change("fixed", true);
+    stage.device.wait_steady(&fix, 20);
+    assert_eq!(stage.page(), "fixed\n");
+}
+
+#[test]
+fn retry_is_the_way_to_try_a_blocked_revision_again() {
+    let mut stage = Stage::new();
+    let good = stage.push("good");
+    stage.device.start();
+    stage.device.wait_steady(&good, 30);
+    let bad = stage.change("slow", false);
+    stage.device.wait_stalled(&good, &bad, 30);
+    let output = stage.device.call(&["retry"]);
+    assert!(output.status.success(), "{output:?}");
+    until("another try", Duration::from_secs(10), || {
+        (stage.device.log().matches("revision failed").count() >= 2).then_some(())
+    });
+    stage.device.wait_stalled(&good, &bad, 20);
+}
+
+#[test]
+fn onfailure_hold_stays_at_the_failed_revision() {
+    let mut stage = Stage::new();
+    let good = stage.push("good");
+    stage.device.start();
+    stage.device.wait_steady(&good, 30);
+    stage.content("held", false);
+    let path = stage.repo.path.join("apps/web/app.yaml");
+    let text = std::fs::read_to_string(&path).expect("app.yaml") + "onFailure: hold\n";
+    std::fs::write(&path, text).expect("app.yaml");
+    let held = stage.push("hold");
+    stage.device.sync();
+    let status = stage.device.wait("held", 20, |status| status["phase"] == "stalled" && status["revision"] == held);
+    assert_eq!(status["blocked"], serde_json::json!([]));
+    assert_eq!(status["lastGood"], *good);
+    assert_eq!(stage.page(), "held\n");
+}
+
+#[test]
+fn with_the_git_host_gone_it_restarts_repairs_and_rolls_back() {
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    let second = stage.change("two", true);
+    stage.device.wait_steady(&second, 20);
+
+    stage.device.kill();
+    stage.forge.down();
+    std::fs::remove_file(stage.device.folder.join("root/etc/web/page.txt")).expect("drift while it was off");
+    stage.device.start();
+    until("repair after the restart", Duration::from_secs(20), || (stage.page() == "two\n").then_some(()));
+    std::fs::write(stage.device.folder.join("root/etc/web/page.txt"), "vandal").expect("drift while it runs");
+    until("repair", Duration::from_secs(20), || (stage.page() == "two\n").then_some(()));
+
+    let output = stage.device.call(&["rollback"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let status = stage.device.wait_steady(&first, 20);
+    assert_eq!(stage.page(), "one\n");
+    assert_eq!(status["lastGood"], *first);
+    assert_eq!(status["blocked"][0]["revision"], *second);
+    assert_eq!(status["link"]["git"], "down");
+
+    // The host is back: what was rolled back stays blocked, a newer commit goes through.
+    stage.forge.up();
+    stage.device.sync();
+    never("it moves by itself", Duration::from_secs(3), || stage.page() != "one\n");
+    let third = stage.change("three", true);
+    stage.device.wait_steady(&third, 20);
+}
+
+#[test]
+fn unsigned_foreign_and_rewound_heads_are_refused_and_said() {
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    let second = stage.change("two", true);
+    stage.device.wait_steady(&second, 20);
+
+    // Rewound: validly signed, but behind what was accepted.
+    stage.repo.git(&["reset", "-q", "--hard", &first]);
+    stage.repo.push(&stage.forge.url(), true);
+    stage.device.sync();
+    let refused = |status: &Value| condition(status, "Verified").is_some_and(|it| it["status"] == false);
+    let status = stage.device.wait("refused", 20, refused);
+    assert_eq!((&status["phase"], &status["revision"]), (&"steady".into(), &Value::from(second.as_str())));
+    stage.repo.git(&["reset", "-q", "--hard", &second]);
+
+    stage.content("three", true);
+    stage.repo.commit_unsigned("not signed");
+    stage.repo.push(&stage.forge.url(), true);
+    stage.device.sync();
+    let unsigned = |status: &Value| {
+        condition(status, "Verified").is_some_and(|it| it["reason"].as_str().is_some_and(|it| it.contains("nsigned")))
+    };
+    stage.device.wait("refused as unsigned", 20, unsigned);
+    never("it runs what nobody signed", Duration::from_secs(2), || stage.page() != "two\n");
+
+    // A stranger's key.
+    stage.repo.git(&["reset", "-q", "--hard", &second]);
+    let stranger = Signer::new(stage.folder.path(), "stranger@example.com");
+    stage.repo.git(&["config", "user.signingkey", stranger.key.to_str().expect("a path")]);
+    stage.content("four", true);
+    stage.push("by a stranger");
+    stage.device.sync();
+    stage.device.wait("refused", 20, refused);
+    never("it runs what a stranger signed", Duration::from_secs(2), || stage.page() != "two\n");
+
+    stage.repo.git(&["reset", "-q", "--hard", &second]);
+    stage.repo.git(&["config", "user.signingkey", stage.repo.signer.key.to_str().expect("a path")]);
+    let good = stage.change("five", true);
+    let status = stage.device.wait_steady(&good, 20);
+    assert!(condition(&status, "Verified").is_none(), "{status:#}");
+}
+
+#[test]
+fn what_does_not_render_is_blocked_with_file_line_and_column() {
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    stage.repo.write("apps/web/app.yaml", "runtime: files\nfiels: []\n");
+    let bad = stage.push("a typing error");
+    stage.device.sync();
+    let status = stage.device.wait_stalled(&first, &bad, 20);
+    let message = condition(&status, "Prepared").expect("a condition")["message"].to_string();
+    assert!(message.contains("apps/web/app.yaml:2:1") && message.contains("fiels"), "{message}");
+    assert_eq!(stage.page(), "one\n");
+}
+
+#[test]
+fn removing_the_app_prunes_its_files_and_leaves_foreign_ones() {
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    let folder = stage.device.folder.join("root/etc/web");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    std::fs::write(folder.join("mine.txt"), "not burgee's").expect("a foreign file");
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: []\n");
+    let second = stage.push("without the app");
+    stage.device.sync();
+    stage.device.wait_steady(&second, 20);
+    assert_eq!(stage.page(), "");
+    assert!(folder.join("mine.txt").exists(), "a foreign file is left alone");
+}
+
+#[test]
+fn a_second_agent_on_the_same_store_is_refused() {
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    let output = stage.device.call(&["run", "--once"]);
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("another agent holds"), "{stderr}");
+    assert!(stage.device.is_alive());
+}
+
+#[test]
+fn once_exits_by_what_came_of_it() {
+    let stage = Stage::new();
+    let first = stage.push("first");
+    let run = || {
+        let output = stage.device.call(&["run", "--once"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, stdout) = run();
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains(&first[..12]), "{stdout}");
+    stage.content("bad", false);
+    stage.push("bad");
+    assert_eq!(run().0, Some(4), "went back by itself");
+    stage.repo.commit_unsigned("not signed");
+    stage.repo.push(&stage.forge.url(), true);
+    assert_eq!(run().0, Some(3), "refused by trust");
+}
+
+#[test]
+fn suspended_it_downloads_and_waits() {
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    assert!(stage.device.call(&["suspend"]).status.success());
+    let second = stage.change("two", true);
+    let status = stage.device.wait("held", 20, |status| status["phase"] == "held");
+    assert_eq!(status["target"], *second);
+    assert_eq!(status["suspended"], true);
+    stage.device.kill();
+    stage.device.start();
+    stage.device.wait("still held", 20, |status| status["phase"] == "held");
+    never("it applies while suspended", Duration::from_secs(2), || stage.page() != "one\n");
+    assert!(stage.device.call(&["resume"]).status.success());
+    stage.device.wait_steady(&second, 20);
+}
+
+#[test]
+fn kill_minus_nine_at_random_points_always_ends_on_the_newest_good() {
+    let rounds: u32 = if std::env::var_os("BURGEE_PROVE").is_some() { 100 } else { 24 };
+    let mut stage = Stage::new();
+    let first = stage.push("first");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    // A fixed sequence of odd delays: the same points each run, more or less.
+    let mut delay: u64 = 7;
+    let mut good = first;
+    let mut text = "one".to_owned();
+    for round in 0..rounds {
+        if round % 4 == 0 {
+            let is_good = round % 8 == 0;
+            stage.content(&format!("round {round}"), is_good);
+            let id = stage.push(&format!("round {round}"));
+            if is_good {
+                (good, text) = (id, format!("round {round}"));
+            }
+        }
+        delay = (delay * 61 + 13) % 900;
+        std::thread::sleep(Duration::from_millis(delay));
+        stage.device.kill();
+        stage.device.start();
+    }
+    let good_or_better = good.clone();
+    stage.device.wait("the newest good revision", 60, |status| {
+        status["revision"] == *good_or_better && (status["phase"] == "steady" || status["phase"] == "stalled")
+    });
+    assert_eq!(stage.page(), format!("{text}\n"));
+    let store = stage.device.store();
+    assert!(leftovers(&stage.device.folder.join("root")).is_empty(), "temporary files were left over");
+    assert!(store.is_dir());
+}
+
+fn leftovers(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(leftovers(&path));
+        } else if path.file_name().is_some_and(|name| name != "page.txt") {
+            found.push(path);
+        }
+    }
+    found
+}
