@@ -261,13 +261,13 @@ impl File {
             }
         };
         let (broker, mqtt_public_url) = self.mqtt.check(self.tls.is_some(), &public_url)?;
-        let report = self.devices.report_secs.unwrap_or(3600);
+        let report = self.devices.report_secs.unwrap_or(1800);
         let times = self.devices.silent_after.unwrap_or(3);
         if report == 0 || times == 0 {
             return Err(ConfigError::Value {
                 key: "devices.report_secs",
                 what: "0 would make every device silent".to_owned(),
-                hint: "leave out report_secs and silent_after for 3 × 3600 seconds",
+                hint: "leave out report_secs and silent_after for 3 × 1800 seconds",
             });
         }
         let branch = self.webhook.branch.clone().map(|branch| match branch.strip_prefix("refs/heads/") {

@@ -10,10 +10,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::store::{NewCommand, Store, StoreError, StoredCommand};
 
-/// How soon a command that nobody answered is published again, at first.
-const RESEND_FIRST: SignedDuration = SignedDuration::from_secs(5);
+/// How soon a command that nobody answered is published again, at first. A
+/// device takes a repeated one for a replay and says so, so it is not hurried.
+const RESEND_FIRST: SignedDuration = SignedDuration::from_secs(15);
 /// And after its first minute.
-const RESEND_LATER: SignedDuration = SignedDuration::from_secs(60);
+const RESEND_LATER: SignedDuration = SignedDuration::from_secs(300);
 
 /// Why a command was not issued.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +115,10 @@ mod tests {
         };
         let cases = [
             ("new", command(None, None), 0, true, "waiting"),
-            ("just sent", command(Some(0), None), 4, false, "sent"),
-            ("no answer", command(Some(0), None), 5, true, "sent"),
-            ("old, sent again lately", command(Some(100), None), 150, false, "sent"),
-            ("old", command(Some(100), None), 160, true, "sent"),
+            ("just sent", command(Some(0), None), 14, false, "sent"),
+            ("no answer", command(Some(0), None), 15, true, "sent"),
+            ("old, sent again lately", command(Some(100), None), 350, false, "sent"),
+            ("old", command(Some(100), None), 400, true, "sent"),
             ("clock went back", command(Some(100), None), 0, true, "sent"),
             ("too late", command(Some(0), None), 600, true, "expired"),
             ("answered late", command(Some(0), Some(Outcome::Refused)), 900, true, "refused"),

@@ -5,8 +5,10 @@
 //! has failed.
 
 pub mod bins;
+pub mod browser;
 pub mod device;
 pub mod forge;
+pub mod hub;
 pub mod net;
 pub mod process;
 pub mod repo;

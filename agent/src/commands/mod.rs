@@ -7,12 +7,12 @@
 pub mod args;
 mod doctor;
 pub mod enroll;
-pub mod verify;
 mod help;
 mod render;
 mod status;
 mod sync;
 mod table;
+pub mod verify;
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::path::PathBuf;

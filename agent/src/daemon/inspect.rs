@@ -34,11 +34,7 @@ pub(crate) async fn diff<P: Parts>(context: &Context<P>) -> Result<Answer, Refus
 }
 
 /// The last lines of an app's log.
-pub(crate) async fn logs<P: Parts>(
-    context: &Context<P>,
-    name: &AppName,
-    lines: usize,
-) -> Result<Vec<String>, Refusal> {
+pub(crate) async fn logs<P: Parts>(context: &Context<P>, name: &AppName, lines: usize) -> Result<Vec<String>, Refusal> {
     let state = context.state();
     let revision = state.phase.at().or(state.phase.target()).cloned();
     let Some((kept, blobs)) = revision.and_then(|revision| context.kept(&revision)) else {

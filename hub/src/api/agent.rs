@@ -62,7 +62,8 @@ async fn enroll(State(hub): State<SharedHub>, body: Result<Json<EnrollBody>, Jso
         }
         Ok(Err(refused)) => {
             hub.refuse(refused.reason(), None);
-            (StatusCode::FORBIDDEN, Json(join::refusal(&refused))).into_response()
+            // An answer to what was asked, so 200: the agent reads the state.
+            Json(join::refusal(&refused)).into_response()
         }
     }
 }

@@ -256,7 +256,7 @@ fn short_digest(text: &str) -> &str {
 
 /// Whether a condition speaks of trouble. Most say what should be true.
 fn concerns(condition: &Condition) -> bool {
-    let true_is_bad = ["Drifted", "Suspended", "Stalled", "Blocked", "Held", "PruneHeld", "StoreDegraded"];
+    let true_is_bad = ["Drifted", "DriftFighting", "FollowsBranch", "Held", "PruneLimited", "Suspended"];
     condition.status == true_is_bad.contains(&condition.kind.as_str())
 }
 
