@@ -238,13 +238,13 @@ fn app_row(app: &AppStatus) -> Markup {
             td data-label="Runtime" { (app.runtime) }
             td data-label="State" { (part::app_sync(app.sync)) }
             td data-label="Health" { (part::app_health(app.health)) }
-            td data-label="Desired" {
+            td.none[app.digest.is_none()] data-label="Desired" {
                 @match &app.digest {
                     Some(digest) => { @let text = digest.to_string(); code.rev title=(text) { (short_digest(&text)) } },
                     None => span.muted { "–" },
                 }
             }
-            td.why data-label="Why" { @if app.message.is_empty() { span.muted { "–" } } @else { (part::message(&app.message)) } }
+            td.why.none[app.message.is_empty()] data-label="Why" { @if app.message.is_empty() { span.muted { "–" } } @else { (part::message(&app.message)) } }
         }
     }
 }
@@ -363,10 +363,10 @@ fn commands(view: &View) -> Markup {
                         @let standing = order::standing(command, view.now);
                         @let tone = match standing { "done" => Tone::Good, "refused" | "expired" => Tone::Bad, _ => Tone::Busy };
                         tr {
-                            td { code { (command.act) } }
-                            td { (part::ago(command.issued, view.now)) }
-                            td { (part::badge(tone, &title_case(standing))) }
-                            td { (part::message(&command.message)) }
+                            td data-label="Command" { code { (command.act) } }
+                            td data-label="Issued" { (part::ago(command.issued, view.now)) }
+                            td data-label="Now" { (part::badge(tone, &title_case(standing))) }
+                            td.none[command.message.is_empty()] data-label="Answer" { (part::message(&command.message)) }
                         }
                     }
                 }

@@ -344,7 +344,7 @@ fn row(device: &Device, view: &View) -> Markup {
                     None => span.muted { "none yet" },
                 }
             }
-            td.labels data-label="Labels" {
+            td.labels.none[device.labels.is_empty()] data-label="Labels" {
                 @for (key, value) in &device.labels { span.label { (key) "=" (value) } " " }
                 @if device.labels.is_empty() { span.muted { "–" } }
             }

@@ -172,6 +172,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn deliveries(&self, limit: u32) -> impl Future<Output = Result<Vec<Delivery>, StoreError>> + Send;
 
     /// Drops reports received before `before`, and commands and deliveries of
-    /// that age. Places stay known: a replay is still one.
+    /// that age; the last 200 events of a device stay at any age. Places stay
+    /// known: a replay is still one.
     fn expire(&self, before: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }

@@ -10,6 +10,8 @@ use crate::store::{Delivery, Refusal, StoreError};
 
 /// Webhooks that are remembered: enough to see why one did nothing.
 const DELIVERIES: i64 = 500;
+/// Events and logs of a device that stay at any age.
+const KEPT: i64 = 200;
 
 pub(super) async fn refuse(
     pool: &SqlitePool,
@@ -87,11 +89,18 @@ pub(super) async fn expire(mut tx: Transaction<'static, Sqlite>, before: Timesta
     ] {
         sqlx::query(sql).bind(before).execute(&mut *tx).await.map_err(query(doing))?;
     }
-    let dropped = sqlx::query("DELETE FROM reports WHERE received < ?1")
-        .bind(before)
-        .execute(&mut *tx)
-        .await
-        .map_err(query(doing))?;
+    // The newest of each device stay at any age: a wrong clock must not take them.
+    let dropped = sqlx::query(
+        "DELETE FROM reports WHERE received < ?1 AND (device, epoch, counter) NOT IN \
+         (SELECT device, epoch, counter FROM (SELECT device, epoch, counter, row_number() OVER \
+         (PARTITION BY device ORDER BY epoch DESC, counter DESC) AS age FROM reports WHERE kind <> 'status') \
+         WHERE age <= ?2)",
+    )
+    .bind(before)
+    .bind(KEPT)
+    .execute(&mut *tx)
+    .await
+    .map_err(query(doing))?;
     sqlx::query("DELETE FROM deliveries WHERE id <= (SELECT max(id) FROM deliveries) - ?1")
         .bind(DELIVERIES)
         .execute(&mut *tx)
