@@ -13,6 +13,7 @@ use fleet::wire::notify::Notify;
 use fleet::wire::report::{Answer, Logs, Outcome, Place, Report, ReportBody};
 use fleet::wire::token::Audience;
 use fleet::wire::topics;
+use harness::broker::{Broker, Certificates};
 use harness::browser::Browser;
 use harness::hub::{Device, Hub, Mqtt, now, status};
 use harness::process::output;
@@ -500,6 +501,51 @@ async fn the_page_is_whole_without_script_and_live_with_it() {
     assert_eq!(browser.overflow(360), 0, "the page fits a narrow phone");
     browser.open(&format!("{}/devices/store-042", hub.url()));
     assert_eq!(browser.overflow(360), 0, "the device's page fits a narrow phone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_broker_over_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::new(folder.path());
+    let mut broker = Broker::start(folder.path(), Some(&certificates));
+    let mqtt = format!("[mqtt]\nurl = {:?}\nca_file = {:?}\n", broker.url(), certificates.ca.display().to_string());
+    let hub = Hub::start_with(&format!("listen = \"127.0.0.1:0\"\n{mqtt}"));
+    let device = hub.device("a").await;
+    let (report, ack) =
+        (topics::report(&device.fleet, &device.name), topics::ack(&device.fleet, &device.name));
+    let acks = broker.subscribe(&ack);
+    broker.publish(&report, device.sign(&device.event("steady", "by somebody else’s broker")).as_bytes(), false);
+    // The broker is hostile: it makes up a report, and repeats one.
+    broker.publish(&report, b"made up", false);
+    eventually("the report is acknowledged", || acks.all().iter().any(|(topic, _)| *topic == ack)).await;
+    let (_, text) = acks.all().into_iter().find(|(topic, _)| *topic == ack).expect("an acknowledgement");
+    assert_eq!(device.ack(&text).place(), Place { epoch: 1, counter: 1 });
+    eventually("what was made up is counted", || hub.refused("Malformed") == 1).await;
+
+    broker.kill();
+    eventually("the hub says that the broker is gone", || {
+        harness::net::get(hub.port(), "/readyz").is_some_and(|(status, _)| status == 503)
+    })
+    .await;
+    assert!(hub.get("/").contains("The MQTT broker is not connected"));
+    assert_eq!(device.post(&[device.sign(&device.event("steady", "over HTTP"))]).await.0, 200);
+    broker.up();
+    eventually("the hub is connected again", || {
+        harness::net::get(hub.port(), "/readyz").is_some_and(|(status, _)| status == 200)
+    })
+    .await;
+    // Subscribed again, too; the subscription may take a moment more.
+    let event = device.sign(&device.event("steady", "after the outage"));
+    let mut stored = false;
+    for _ in 0..20 {
+        broker.publish(&report, event.as_bytes(), false);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        stored = hub.get("/devices/a").contains("after the outage");
+        if stored {
+            break;
+        }
+    }
+    assert!(stored, "{}", hub.logged());
 }
 
 /// A fleet with some of everything, for the pictures in `target/pictures`.
