@@ -17,6 +17,9 @@ fn main() -> ExitCode {
 fn begin() -> Result<ExitCode, Failure> {
     let invocation = args::parse(std::env::args_os().skip(1))?;
     agent::log::begin(&commands::log_level(&invocation)).map_err(|error| Failure::new(2, error.to_string()))?;
+    if let Some(code) = commands::alone(&invocation) {
+        return Ok(code);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

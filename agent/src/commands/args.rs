@@ -46,7 +46,8 @@ pub enum Command {
     Run {
         once: bool,
     },
-    Enroll(EnrollArgs),
+    /// What follows the name; the command reads it itself.
+    Enroll(Vec<OsString>),
     Status,
     Sync {
         prune: bool,
@@ -66,7 +67,8 @@ pub enum Command {
         app: AppName,
         lines: usize,
     },
-    Verify(VerifyArgs),
+    /// What follows the name; the command reads it itself.
+    Verify(Vec<OsString>),
     Render(RenderArgs),
     Doctor,
     Anchor {
@@ -83,32 +85,6 @@ pub enum Wait {
     No,
     /// `None`: for as long as it takes.
     Yes(Option<Duration>),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EnrollArgs {
-    /// Default: `hub.url`.
-    pub hub: Option<String>,
-    pub token: Option<String>,
-    pub token_file: Option<PathBuf>,
-    pub trust: Option<PathBuf>,
-    pub trust_fingerprint: Option<String>,
-    pub ca_file: Option<PathBuf>,
-}
-
-/// Each defaults to what the configuration says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerifyArgs {
-    pub repo: Option<String>,
-    pub branch: Option<String>,
-    pub trust: Option<PathBuf>,
-    pub revoked: Option<PathBuf>,
-    /// Signers and policy are those in force at this commit.
-    pub after: Option<CommitId>,
-    pub floor: Option<String>,
-    pub token_file: Option<PathBuf>,
-    /// The longest silence of the host.
-    pub timeout: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +130,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
                     let about = about.map(|name| find(&name)).transpose()?;
                     return Ok(Invocation { global, command: Command::Help(about) });
                 }
-                command = Some(find(&word)?);
+                let name = find(&word)?;
+                command = Some(name);
+                if let Some(own) = own_reader(name) {
+                    let rest = parser.raw_args().map_err(|error| usage(&error.to_string(), command))?.collect();
+                    return Ok(Invocation { global, command: own(rest) });
+                }
             }
             Value(word) => rest.positional.push(word),
             Short(flag) => rest.take(&format!("-{flag}"), &mut parser, command)?,
@@ -169,6 +150,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     };
     let command = rest.command(name)?;
     Ok(Invocation { global, command })
+}
+
+/// Commands that read what follows their name themselves.
+fn own_reader(name: &str) -> Option<fn(Vec<OsString>) -> Command> {
+    match name {
+        "enroll" => Some(Command::Enroll),
+        "verify" => Some(Command::Verify),
+        _ => None,
+    }
 }
 
 /// A command by its name.
@@ -267,14 +257,6 @@ impl Rest {
         let needs = |what: &str| usage(&format!("{name} needs {what}"), Some(name));
         Ok(match name {
             "run" => Command::Run { once: self.has("--once") },
-            "enroll" => Command::Enroll(EnrollArgs {
-                hub: self.text("--hub")?,
-                token: self.text("--token")?,
-                token_file: self.path("--token-file"),
-                trust: self.path("--trust"),
-                trust_fingerprint: self.text("--trust-fingerprint")?,
-                ca_file: self.path("--ca-file"),
-            }),
             "status" => Command::Status,
             "sync" => Command::Sync { prune: self.has("--prune"), wait: self.wait()? },
             "diff" => Command::Diff,
@@ -288,16 +270,6 @@ impl Rest {
                 let app = app.to_string_lossy().parse().map_err(|error| usage(&format!("{error}"), Some(name)))?;
                 Command::Logs { app, lines: self.parsed("--lines")?.unwrap_or(100) }
             }
-            "verify" => Command::Verify(VerifyArgs {
-                repo: self.text("--repo")?,
-                branch: self.text("--branch")?,
-                trust: self.path("--trust"),
-                revoked: self.path("--revoked"),
-                after: self.parsed("--after")?,
-                floor: self.text("--floor")?,
-                token_file: self.path("--token-file"),
-                timeout: self.parsed("--timeout")?.map(Duration::from_secs),
-            }),
             "render" => {
                 let mut labels = Vec::new();
                 for label in self.all("--label") {
@@ -353,8 +325,8 @@ mod tests {
         }
         let accept = "4f1c0e2d3b5a69788796a5b4c3d2e1f00f1e2d3c";
         assert!(matches!(check(&format!("anchor --accept {accept}")).unwrap().command, Command::Anchor { .. }));
-        match check(&format!("verify --repo /r --branch main --trust t --after {accept}")).unwrap().command {
-            Command::Verify(args) => assert_eq!((args.repo.as_deref(), args.after.is_some()), (Some("/r"), true)),
+        match check(&format!("verify --repo /r --after {accept}")).unwrap().command {
+            Command::Verify(args) => assert_eq!(args.len(), 4),
             other => panic!("{other:?}"),
         }
         match check("render . --device d --label a=b --label c=d").unwrap().command {

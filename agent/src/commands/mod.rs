@@ -8,10 +8,11 @@ pub mod args;
 mod doctor;
 pub mod enroll;
 mod help;
+mod render;
 mod status;
 mod sync;
 mod table;
-mod verify;
+pub mod verify;
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::path::PathBuf;
@@ -20,8 +21,10 @@ use std::process::ExitCode;
 use self::args::{Command, Global, Invocation, Output};
 use self::table::{Paint, Table};
 use crate::clock::SystemClock;
+use crate::config::settings::Settings;
 use crate::config::{self, ConfigError, Inputs};
 use crate::control::{ControlError, ask};
+use crate::daemon;
 use crate::ports::clock::Clock as _;
 use crate::ports::control::{Answer, Ask};
 
@@ -138,15 +141,51 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Logs { app, lines } => answered(&global, ask(&socket()?, Ask::Logs { app, lines }).await?)?,
         Command::Anchor { accept } => answered(&global, ask(&socket()?, Ask::Anchor { accept }).await?)?,
         Command::Doctor => return doctor::doctor(inputs(), global.output).await,
-        Command::Verify(arguments) => return verify::verify(arguments, inputs()?, &SystemClock).await,
-        wired => return elsewhere(&global, wired),
+        Command::Run { once } => return run(inputs()?.settings()?, once, global.output).await,
+        Command::Render(args) => render::render(&inputs()?.settings()?, &args, global.output)?,
+        Command::Enroll(_) | Command::Verify(_) => {
+            return Err(Failure::new(1, "this command runs before there is a runtime"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Commands of other rooms.
-fn elsewhere(_global: &Global, command: Command) -> Result<ExitCode, Failure> {
-    Err(Failure::new(1, format!("{command:?} is not part of this build")))
+/// Runs the agent. With `--once`, prints the status that came of it.
+async fn run(settings: Settings, once: bool, output: Output) -> Result<ExitCode, Failure> {
+    let ended = daemon::run(settings, once).await.map_err(|failed| Failure {
+        code: failed.code,
+        message: failed.message.clone(),
+        hint: failed.hint,
+    })?;
+    if once {
+        print(&match output {
+            Output::Json => json(&ended.status)?,
+            Output::Table => status::show(&ended.status, SystemClock.now(), &Paint::on(stdout().is_terminal())),
+        });
+    }
+    Ok(ExitCode::from(ended.code))
+}
+
+/// Commands that make a runtime of their own, or need none; `None`: the rest.
+#[must_use]
+pub fn alone(invocation: &Invocation) -> Option<ExitCode> {
+    match &invocation.command {
+        Command::Verify(arguments) => Some(verify::verify(arguments.clone(), &invocation.global, &SystemClock)),
+        Command::Enroll(arguments) => {
+            let global = &invocation.global;
+            let settings = match config::load(global.config.as_deref(), &global.set) {
+                Ok(settings) => settings,
+                Err(error) => {
+                    let failure = Failure::from(error);
+                    failure.print();
+                    return Some(ExitCode::from(failure.code));
+                }
+            };
+            let code = enroll::run(arguments.clone(), &settings, &SystemClock);
+            Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+        }
+        _ => None,
+    }
 }
 
 /// Prints an answer: what was asked for on stdout, a confirmation on stderr.

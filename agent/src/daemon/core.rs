@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::desired::Blobs;
-use fleet::revision::Revision;
+use fleet::revision::{CommitId, Revision};
 use fleet::wire::report::{Event as Said, ReportBody};
 use fleet::wire::status::{Link, LinkState, PhaseName, Status};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::apply::Failure;
@@ -78,12 +78,19 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     side_retry_at: Option<Instant>,
     gate_at: Option<Instant>,
     pub(crate) polling: Polling,
+    /// Who waits for the fetch to end.
+    pub(crate) waiting: Vec<Reply>,
+    /// The next fetch anchors anew, at or above this.
+    pub(crate) anchor: Option<CommitId>,
     published: watch::Sender<Arc<Snapshot>>,
     repeat_at: Instant,
     /// `run --once`.
     once: bool,
     pub(crate) outcome: Outcome,
 }
+
+/// Where an answer to an operator goes.
+type Reply = oneshot::Sender<Result<control::Answer, control::Refusal>>;
 
 /// What cannot happen before the running work has come to a stop.
 pub(crate) enum Pending {
@@ -128,6 +135,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             side_retry_at: None,
             gate_at: None,
             polling,
+            waiting: Vec::new(),
+            anchor: None,
             published,
             repeat_at: Instant::now(),
             once,
@@ -219,6 +228,11 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
         }
         self.begin_work();
+        if self.polling.is_idle() {
+            for reply in self.waiting.drain(..) {
+                let _ = reply.send(Ok(control::Answer::Done("fetched".to_owned())));
+            }
+        }
         let status = self.status();
         let changed = self.published.borrow().status != status;
         if changed || Instant::now() >= self.repeat_at {

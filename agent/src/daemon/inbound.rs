@@ -8,6 +8,7 @@ use fleet::wire::command::{Act, Command};
 use fleet::wire::report::{Logs, ReportBody};
 
 use super::context::{Parts, chain, with_hint};
+use super::fetch;
 use super::core::{Core, Input, Pending, note};
 use super::inspect::{self, refused};
 use super::tally::add;
@@ -23,9 +24,13 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     pub(crate) fn fetch(&mut self) {
         self.polling.began();
         let (fetcher, inputs) = (self.fetcher.clone(), self.send.clone());
-        let (after, now) = (self.context.state().accepted, self.context.now());
+        let (accepted, now) = (self.context.state().accepted, self.context.now());
+        let ask = match self.anchor.take() {
+            Some(accept) => fetch::Ask::Anew { before: accepted, accept },
+            None => fetch::Ask::After(accepted),
+        };
         tokio::task::spawn_local(async move {
-            let _ = inputs.send(Input::Fetched(fetcher.fetch(after, now).await));
+            let _ = inputs.send(Input::Fetched(fetcher.fetch(ask, now).await));
         });
     }
 
@@ -154,6 +159,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     reply.send(inspect::logs(&context, &app, lines).await.map(Answer::Lines))
                 });
             }
+            Ask::Fetched => self.waiting.push(reply),
             ask => {
                 let _ = reply.send(self.answer(&ask));
             }
@@ -185,7 +191,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 Ok(Answer::Done("resumed".to_owned()))
             }
             Ask::Retry => self.retry(),
-            Ask::Diff | Ask::Logs { .. } => Err(refused("Internal", "answered beside the loop", None)),
+            Ask::Anchor { ref accept } => {
+                self.anchor = Some(accept.clone());
+                self.polling.now();
+                Ok(Answer::Done(format!("anchoring anew at or above {accept}")))
+            }
+            Ask::Diff | Ask::Fetched | Ask::Logs { .. } => Err(refused("Internal", "answered beside the loop", None)),
         }
     }
 

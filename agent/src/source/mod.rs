@@ -147,25 +147,6 @@ impl GitSource {
         }
     }
 
-    /// Fetches and judges as on a first start, on the operator's word that
-    /// history was rewritten: the head must be at or above `accept`, which
-    /// becomes the floor. What `before` remembers of revoked keys stays.
-    ///
-    /// # Errors
-    /// As [`Source::fetch`].
-    pub async fn anchor(
-        &mut self,
-        before: Option<&Accepted>,
-        accept: &CommitId,
-        now: Timestamp,
-    ) -> Result<Fetched, SourceError> {
-        let before = before.map(judging::mark).map(Box::new);
-        match self.perform(After::Anew { accept: accept.clone(), before }, now).await? {
-            Found::Port(fetched) => Ok(fetched),
-            Found::Verified(_) => Ok(Fetched::Same),
-        }
-    }
-
     /// Fetches and judges the head after `after`, whose own `trust/` is taken
     /// as in force (`None`: a first start). Nothing is kept but objects.
     ///
@@ -207,6 +188,19 @@ impl Source for GitSource {
     async fn fetch(&mut self, after: Option<&Accepted>, now: Timestamp) -> Result<Fetched, SourceError> {
         let after = after.map_or(After::Nothing, |accepted| After::Mark(Box::new(judging::mark(accepted))));
         match self.perform(after, now).await? {
+            Found::Port(fetched) => Ok(fetched),
+            Found::Verified(_) => Ok(Fetched::Same),
+        }
+    }
+
+    async fn anchor(
+        &mut self,
+        before: Option<&Accepted>,
+        accept: &CommitId,
+        now: Timestamp,
+    ) -> Result<Fetched, SourceError> {
+        let before = before.map(judging::mark).map(Box::new);
+        match self.perform(After::Anew { accept: accept.clone(), before }, now).await? {
             Found::Port(fetched) => Ok(fetched),
             Found::Verified(_) => Ok(Fetched::Same),
         }
