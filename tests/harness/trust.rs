@@ -171,7 +171,7 @@ pub fn taken_apart(raw: &[u8]) -> (Vec<u8>, String) {
     let end = text.windows(end_mark.len()).position(|part| part == end_mark).expect("its end") + end_mark.len();
     let header = String::from_utf8(text[start..end].to_vec()).expect("text");
     let value = header.split_once(' ').expect("a value").1.trim_end().replace("\n ", "\n");
-    (Vec::from([&text[..start], &text[end..]].concat()), value)
+    ([&text[..start], &text[end..]].concat(), value)
 }
 
 /// A raw tree of `(mode, name, id)`, in the order given.

@@ -160,6 +160,9 @@ pub(super) const COMMANDS: [About; 15] = [
             option("--floor", "ID", "the head must be at or above it (default: source.floor)"),
             option("--token-file", "FILE", "the token for HTTP (default: source.token_file)"),
             option("--timeout", "SECS", "the longest silence of the host (default: 60)"),
+            option("--floor", "ID", "the head must be at or above it (default: source.floor)"),
+            option("--token-file", "FILE", "the token for HTTP (default: source.token_file)"),
+            option("--timeout", "SECS", "the longest silence of the host (default: 60)"),
         ],
     },
     About {

@@ -12,7 +12,7 @@ mod render;
 mod status;
 mod sync;
 mod table;
-mod verify;
+pub mod verify;
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::path::PathBuf;
@@ -143,8 +143,7 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Doctor => return doctor::doctor(inputs(), global.output).await,
         Command::Run { once } => return run(inputs()?.settings()?, once, global.output).await,
         Command::Render(args) => render::render(&inputs()?.settings()?, &args, global.output)?,
-        Command::Verify(arguments) => return verify::verify(arguments, inputs()?, &SystemClock).await,
-        Command::Enroll(_) => {
+        Command::Enroll(_) | Command::Verify(_) => {
             return Err(Failure::new(1, "this command runs before there is a runtime"));
         }
     }
@@ -171,6 +170,7 @@ async fn run(settings: Settings, once: bool, output: Output) -> Result<ExitCode,
 #[must_use]
 pub fn alone(invocation: &Invocation) -> Option<ExitCode> {
     match &invocation.command {
+        Command::Verify(arguments) => Some(verify::verify(arguments.clone(), &invocation.global, &SystemClock)),
         Command::Enroll(arguments) => {
             let global = &invocation.global;
             let settings = match config::load(global.config.as_deref(), &global.set) {

@@ -17,6 +17,8 @@ mod meter;
 mod packs;
 mod process;
 mod session;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::path::{Path, PathBuf};
