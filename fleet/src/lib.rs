@@ -17,6 +17,7 @@ pub mod revision;
 pub mod schema;
 pub mod select;
 pub mod tree;
+pub mod trust;
 pub mod vars;
 pub mod wire;
 pub mod yaml;

@@ -112,7 +112,7 @@ impl Inputs {
     }
 
     /// Adds a flag: `KEY=VALUE`, the value in TOML or plain text.
-    pub(super) fn add_flag(&mut self, flag: &str) -> Result<(), ConfigError> {
+    pub(crate) fn add_flag(&mut self, flag: &str) -> Result<(), ConfigError> {
         let shown = format!("--set {flag}");
         let wrong = |cause: &str| ConfigError::Wrong { place: shown.clone(), cause: cause.to_owned(), hint: None };
         let (key, text) = flag.split_once('=').ok_or_else(|| wrong("expected KEY=VALUE"))?;

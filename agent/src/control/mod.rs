@@ -75,10 +75,11 @@ fn spelled(ask: &Ask) -> (String, Value) {
 /// `None`: there is no such ask.
 fn read(name: &str, fields: Map<String, Value>) -> Option<Result<Ask, serde_json::Error>> {
     let defaults = match name {
-        "status" | "diff" | "history" | "rollback" | "resume" | "retry" => None,
+        "status" | "diff" | "history" | "rollback" | "resume" | "retry" | "fetched" => None,
         "sync" => Some(json!({"prune": false})),
         "suspend" => Some(json!({"all": false})),
         "logs" => Some(json!({"lines": 100})),
+        "anchor" => Some(json!({})),
         _ => return None,
     };
     let value = match defaults {

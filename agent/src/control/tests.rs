@@ -19,6 +19,8 @@ fn asks() -> Vec<Ask> {
         Ask::Resume,
         Ask::Retry,
         Ask::Logs { app, lines: 7 },
+        Ask::Fetched,
+        Ask::Anchor { accept: "4f1c0e2d3b5a69788796a5b4c3d2e1f00f1e2d3c".parse().unwrap() },
     ]
 }
 

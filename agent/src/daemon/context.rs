@@ -46,6 +46,7 @@ pub(crate) struct Context<P: Parts> {
     pub(crate) seed: u64,
     /// When this agent started.
     pub(crate) started: Timestamp,
+    pub(crate) tally: super::tally::Tally,
     /// The watch is to compare everything at its next turn.
     pub(crate) compare_now: Cell<bool>,
     /// `sync --prune` was asked: the next pass may delete past the limit.

@@ -3,13 +3,14 @@
 //! its work begins; and work follows from the phase alone.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::desired::Blobs;
-use fleet::revision::Revision;
+use fleet::revision::{CommitId, Revision};
 use fleet::wire::report::{Event as Said, ReportBody};
 use fleet::wire::status::{Link, LinkState, PhaseName, Status};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::apply::Failure;
@@ -19,7 +20,9 @@ use super::gate::{explain, gate};
 use super::polling::Polling;
 use super::prepare::Prepared;
 use super::status;
+use super::tally::add;
 use super::work::{Done, Work};
+use crate::metrics::Snapshot;
 use crate::phase::{Event, Hold, Phase};
 use crate::ports::control;
 use crate::ports::journal::{Blocked, HistoryEntry, Kept, State};
@@ -40,7 +43,7 @@ pub(crate) enum Input {
     /// The watch looked at the device.
     Observed,
     /// Something to report that changes no phase.
-    Say(Said),
+    Say(ReportBody),
     /// A deadline passed.
     Timer,
     /// SIGTERM.
@@ -75,12 +78,19 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     side_retry_at: Option<Instant>,
     gate_at: Option<Instant>,
     pub(crate) polling: Polling,
-    published: watch::Sender<Status>,
+    /// Who waits for the fetch to end.
+    pub(crate) waiting: Vec<Reply>,
+    /// The next fetch anchors anew, at or above this.
+    pub(crate) anchor: Option<CommitId>,
+    published: watch::Sender<Arc<Snapshot>>,
     repeat_at: Instant,
     /// `run --once`.
     once: bool,
     pub(crate) outcome: Outcome,
 }
+
+/// Where an answer to an operator goes.
+type Reply = oneshot::Sender<Result<control::Answer, control::Refusal>>;
 
 /// What cannot happen before the running work has come to a stop.
 pub(crate) enum Pending {
@@ -106,7 +116,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         (send, inbox): (mpsc::UnboundedSender<Input>, mpsc::UnboundedReceiver<Input>),
         wake: Rc<Notify>,
         polling: Polling,
-        published: watch::Sender<Status>,
+        published: watch::Sender<Arc<Snapshot>>,
         once: bool,
     ) -> Self {
         Self {
@@ -125,6 +135,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             side_retry_at: None,
             gate_at: None,
             polling,
+            waiting: Vec::new(),
+            anchor: None,
             published,
             repeat_at: Instant::now(),
             once,
@@ -156,14 +168,11 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     self.stop().await;
                     return (self.status(), self.outcome);
                 }
-                Input::Ask((ask, reply)) => {
-                    let answer = self.answer(ask).await;
-                    let _ = reply.send(answer);
-                }
-                Input::Inbound(inbound) => self.inbound(inbound).await,
+                Input::Ask(request) => self.asked(request),
+                Input::Inbound(inbound) => self.inbound(inbound),
                 Input::Fetched(result) => self.fetched(result),
                 Input::Done(number, done) => self.done(number, done),
-                Input::Say(said) => self.uplink.report(ReportBody::Event(said), true),
+                Input::Say(body) => self.uplink.report(body, true),
                 Input::Observed | Input::Timer => {}
             }
         }
@@ -219,10 +228,16 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
         }
         self.begin_work();
+        if self.polling.is_idle() {
+            for reply in self.waiting.drain(..) {
+                let _ = reply.send(Ok(control::Answer::Done("fetched".to_owned())));
+            }
+        }
         let status = self.status();
-        let changed = *self.published.borrow() != status;
+        let changed = self.published.borrow().status != status;
         if changed || Instant::now() >= self.repeat_at {
-            self.published.send_replace(status.clone());
+            let counters = self.context.tally.counters(self.uplink.dropped());
+            self.published.send_replace(Arc::new(Snapshot { status: status.clone(), counters }));
             self.uplink.report(ReportBody::Status(Box::new(status.clone())), false);
             self.repeat_at = Instant::now() + REPEAT;
         }
@@ -415,6 +430,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let now = self.context.now();
         match state.phase.clone() {
             Phase::RollingBack { failed, to, asked } => {
+                add(&self.context.tally.rollbacks);
                 let message = if asked { "an operator went back" } else { "went back by itself" };
                 self.advance(Event::Applied, None, |state| {
                     state.touched.clear();
@@ -481,6 +497,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             matches!(&state.phase, Phase::Applying { back: Some(_), .. } | Phase::Probing { back: Some(_), .. });
         let blocks = has_home && failure.policy == fleet::desired::OnFailure::Rollback;
         self.outcome.unhealthy = true;
+        add(&self.context.tally.failed);
         let kind = if doing == "probing" { "Healthy" } else { "Applied" };
         self.context.set(kind, false, failure.reason, message.clone());
         self.advance(event, None, |state| {

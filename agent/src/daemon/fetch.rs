@@ -12,9 +12,19 @@ use tokio::sync::{mpsc, oneshot};
 use crate::ports::journal::Accepted;
 use crate::ports::source::{Fetched, Source, SourceError};
 
+/// Which head is wanted.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    /// The branch's, judged after what was accepted.
+    After(Option<Accepted>),
+    /// The same, judged as on a first start, at or above a commit that an
+    /// operator named.
+    Anew { before: Option<Accepted>, accept: CommitId },
+}
+
 /// What the task is asked.
 enum Request {
-    Fetch { after: Option<Box<Accepted>>, now: Timestamp, reply: oneshot::Sender<Result<Fetched, SourceError>> },
+    Fetch { ask: Box<Ask>, now: Timestamp, reply: oneshot::Sender<Result<Fetched, SourceError>> },
     Tree { commit: CommitId, reply: oneshot::Sender<Result<Arc<dyn Tree + Send + Sync>, SourceError>> },
 }
 
@@ -43,8 +53,12 @@ impl Fetcher {
         tokio::task::spawn_local(async move {
             while let Some(request) = inbox.recv().await {
                 match request {
-                    Request::Fetch { after, now, reply } => {
-                        let _ = reply.send(source.fetch(after.as_deref(), now).await);
+                    Request::Fetch { ask, now, reply } => {
+                        let fetched = match *ask {
+                            Ask::After(after) => source.fetch(after.as_ref(), now).await,
+                            Ask::Anew { before, accept } => source.anchor(before.as_ref(), &accept, now).await,
+                        };
+                        let _ = reply.send(fetched);
                     }
                     Request::Tree { commit, reply } => {
                         let _ = reply.send(source.tree(&commit));
@@ -56,9 +70,9 @@ impl Fetcher {
     }
 
     /// Fetches the branch and judges its head.
-    pub(crate) async fn fetch(&self, after: Option<Accepted>, now: Timestamp) -> Result<Fetched, SourceError> {
+    pub(crate) async fn fetch(&self, ask: Ask, now: Timestamp) -> Result<Fetched, SourceError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Fetch { after: after.map(Box::new), now, reply };
+        let request = Request::Fetch { ask: Box::new(ask), now, reply };
         self.requests.send(request).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use fleet::name::AppName;
 use fleet::revision::Revision;
 use fleet::wire::command::{Act, Command};
-use fleet::wire::report::{Logs, ReportBody};
+use fleet::wire::report::{self, Logs, Outcome, ReportBody};
 
-use super::context::{Parts, Subject, chain, runtime_of, with_hint, with_runtime};
+use super::context::{Parts, chain, with_hint};
 use super::core::{Core, Input, Pending, note};
-use super::watch::plan_lines;
+use super::fetch;
+use super::inspect::{self, refused};
+use super::tally::add;
 use crate::phase::{Event, Phase};
 use crate::ports::Reason;
-use crate::ports::control::{Answer, AppDiff, Ask, Refusal};
+use crate::ports::control::{Answer, Ask, Refusal, Request};
 use crate::ports::journal::{Accepted, Suspension};
-use crate::ports::runtime::Runtime;
 use crate::ports::source::{Fetched, SourceError};
 use crate::ports::uplink::{Inbound, Uplink};
 
@@ -24,15 +24,21 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     pub(crate) fn fetch(&mut self) {
         self.polling.began();
         let (fetcher, inputs) = (self.fetcher.clone(), self.send.clone());
-        let (after, now) = (self.context.state().accepted, self.context.now());
+        let (accepted, now) = (self.context.state().accepted, self.context.now());
+        let ask = match self.anchor.take() {
+            Some(accept) => fetch::Ask::Anew { before: accepted, accept },
+            None => fetch::Ask::After(accepted),
+        };
         tokio::task::spawn_local(async move {
-            let _ = inputs.send(Input::Fetched(fetcher.fetch(after, now).await));
+            let _ = inputs.send(Input::Fetched(fetcher.fetch(ask, now).await));
         });
     }
 
     pub(crate) fn fetched(&mut self, result: Result<Fetched, SourceError>) {
         let reached = !matches!(&result, Err(SourceError::Unreachable { .. } | SourceError::Local { .. }));
-        self.polling.ended(reached, self.is_mqtt_up());
+        add(&self.context.tally.fetches);
+        let mqtt_up = self.is_mqtt_up();
+        self.polling.ended(reached, mqtt_up);
         self.outcome.fetch = None;
         match result {
             Ok(Fetched::Same) => {
@@ -83,6 +89,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let known = self.context.conditions.borrow().get(kind).is_some_and(|old| !old.status && old.message == message);
         self.context.set(kind, false, error.reason(), message.clone());
         if kind == "Verified" && !known {
+            add(&self.context.tally.refused);
             tracing::error!(reason = error.reason(), cause = chain(error), "the head is refused");
             self.say(None, "refused", &message);
         } else if !known {
@@ -90,23 +97,24 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         }
     }
 
-    pub(crate) async fn inbound(&mut self, inbound: Inbound) {
+    pub(crate) fn inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Notify { spread_secs } => self.polling.hint(Duration::from_secs(spread_secs)),
             Inbound::Link => {
                 let up = self.is_mqtt_up();
                 self.polling.relink(up);
             }
-            Inbound::Command(command) => self.command(command).await,
+            Inbound::Command(command) => self.command(command),
         }
     }
 
     /// A command that the uplink verified. Its sequence is journalled before
     /// it is acted on: a replay after a power cut is refused, too.
-    async fn command(&mut self, command: Command) {
+    fn command(&mut self, command: Command) {
         let sequence = command.sequence;
         if sequence <= self.context.state().command_sequence {
             tracing::warn!(sequence, "a command was replayed; refused");
+            add(&self.context.tally.commands_refused);
             self.say(None, "command-refused", &format!("command {sequence} was replayed"));
             return;
         }
@@ -121,26 +129,47 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             Act::Retry => Ask::Retry,
             Act::Rollback => Ask::Rollback,
             Act::Logs { app, lines } => {
-                let lines = match self.logs(&app, lines as usize).await {
-                    Ok(lines) => lines,
-                    Err(refusal) => vec![refusal.message],
-                };
-                let logs = Logs { command: sequence, app: app.to_string(), lines };
-                self.uplink.report(ReportBody::Logs(logs), true);
+                let (context, send) = (std::rc::Rc::clone(&self.context), self.send.clone());
+                tokio::task::spawn_local(async move {
+                    let read = inspect::logs(&context, &app, lines as usize).await;
+                    let lines = read.unwrap_or_else(|refusal| vec![refusal.message]);
+                    let logs = Logs { command: sequence, app: app.to_string(), lines };
+                    let _ = send.send(Input::Say(ReportBody::Logs(logs)));
+                });
                 return;
             }
         };
-        let (event, message) = match self.answer(ask).await {
-            Ok(Answer::Done(message)) => ("command-done", message),
-            Ok(_) => ("command-done", String::new()),
-            Err(refusal) => ("command-refused", refusal.message),
+        let (outcome, message) = match self.answer(&ask) {
+            Ok(Answer::Done(message)) => (Outcome::Done, message),
+            Ok(_) => (Outcome::Done, String::new()),
+            Err(refusal) => (Outcome::Refused, refusal.message),
         };
-        self.say(None, event, &format!("command {sequence}: {message}"));
+        let answer = report::Answer { command: sequence, outcome, message };
+        self.uplink.report(ReportBody::Answer(answer), true);
     }
 
-    /// Answers an operator. What takes long is only begun.
-    pub(crate) async fn answer(&mut self, ask: Ask) -> Result<Answer, Refusal> {
+    /// Answers an operator; what only looks does so beside the loop.
+    pub(crate) fn asked(&mut self, (ask, reply): Request) {
+        let context = std::rc::Rc::clone(&self.context);
         match ask {
+            Ask::Diff => {
+                tokio::task::spawn_local(async move { reply.send(inspect::diff(&context).await) });
+            }
+            Ask::Logs { app, lines } => {
+                tokio::task::spawn_local(async move {
+                    reply.send(inspect::logs(&context, &app, lines).await.map(Answer::Lines))
+                });
+            }
+            Ask::Fetched => self.waiting.push(reply),
+            ask => {
+                let _ = reply.send(self.answer(&ask));
+            }
+        }
+    }
+
+    /// Answers at once. What takes long is only begun.
+    fn answer(&mut self, ask: &Ask) -> Result<Answer, Refusal> {
+        match *ask {
             Ask::Status => Ok(Answer::Status(Box::new(self.status()))),
             Ask::Sync { prune } => {
                 self.context.prune_freely.set(prune);
@@ -149,7 +178,6 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 self.look_again();
                 Ok(Answer::Done("fetching".to_owned()))
             }
-            Ask::Diff => self.diff().await,
             Ask::History => Ok(Answer::History(self.context.state().history)),
             Ask::Rollback => self.rollback(),
             Ask::Suspend { all } => {
@@ -164,7 +192,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 Ok(Answer::Done("resumed".to_owned()))
             }
             Ask::Retry => self.retry(),
-            Ask::Logs { app, lines } => self.logs(&app, lines).await.map(Answer::Lines),
+            Ask::Anchor { ref accept } => {
+                self.anchor = Some(accept.clone());
+                self.polling.now();
+                Ok(Answer::Done(format!("anchoring anew at or above {accept}")))
+            }
+            Ask::Diff | Ask::Fetched | Ask::Logs { .. } => Err(refused("Internal", "answered beside the loop", None)),
         }
     }
 
@@ -181,16 +214,18 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let to = match &state.phase {
             // What is on its way is given up for where it came from.
             Phase::Applying { back, .. } | Phase::Probing { back, .. } => back.clone(),
-            Phase::RollingBack { .. } => return refused("RollingBack", "the device is on its way back already", None),
+            Phase::RollingBack { .. } => {
+                return Err(refused("RollingBack", "the device is on its way back already", None));
+            }
             Phase::Stalled { failed, at } if at.as_ref() == Some(failed) => state.good.clone(),
             _ => state.before.clone(),
         };
         let Some(to) = to else {
             let hint = "only last good and the revision before it are kept; push a `git revert` instead";
-            return refused("NothingBefore", "there is no revision to go back to", Some(hint));
+            return Err(refused("NothingBefore", "there is no revision to go back to", Some(hint)));
         };
         if self.context.kept(&to).is_none() {
-            return refused("StateLost", &format!("the state of revision {to} is not in the journal"), None);
+            return Err(refused("StateLost", &format!("the state of revision {to} is not in the journal"), None));
         }
         if matches!(state.phase, Phase::Applying { .. }) {
             self.interrupt(Pending::Rollback(to.clone()));
@@ -217,56 +252,4 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         }
         Ok(Answer::Done(format!("trying {} again", accepted.id)))
     }
-
-    async fn diff(&self) -> Result<Answer, Refusal> {
-        let state = self.context.state();
-        // Held: what will be done; else what drifted.
-        let revision = state.phase.target().or(state.phase.at()).cloned();
-        let Some((kept, blobs)) = revision.and_then(|revision| self.context.kept(&revision)) else {
-            return refused("NothingKept", "there is no desired state to compare with yet", None);
-        };
-        let mut diffs = Vec::new();
-        for app in &kept.desired.apps {
-            let lines = plan_lines(&self.context, Subject::of(&kept, &blobs, app), app, true).await;
-            let steps = lines.map_err(|message| Refusal {
-                reason: "ObserveFailed".to_owned(),
-                message: format!("while comparing, app {}: {message}", app.name),
-                hint: None,
-            })?;
-            if !steps.is_empty() {
-                diffs.push(AppDiff { app: app.name.clone(), steps });
-            }
-        }
-        for app in state.inventory.keys().filter(|name| !kept.desired.apps.iter().any(|app| app.name == **name)) {
-            diffs.push(AppDiff { app: app.clone(), steps: vec![format!("delete app {app}")] });
-        }
-        Ok(Answer::Diff(diffs))
-    }
-
-    async fn logs(&self, name: &AppName, lines: usize) -> Result<Vec<String>, Refusal> {
-        let state = self.context.state();
-        let revision = state.phase.at().or(state.phase.target()).cloned();
-        let kept = revision.and_then(|revision| self.context.kept(&revision));
-        let Some((kept, blobs)) = kept else {
-            return refused("NothingKept", "nothing runs yet", None);
-        };
-        let Some(app) = kept.desired.apps.iter().find(|app| app.name == *name) else {
-            let names: Vec<_> = kept.desired.apps.iter().map(|app| app.name.as_str()).collect();
-            let hint = format!("this device runs {}", names.join(", "));
-            return refused("NoSuchApp", &format!("no app {name} on this device"), Some(&hint));
-        };
-        let runtime = runtime_of(app);
-        let inventory = self.context.inventory(name, runtime);
-        let task = Subject::of(&kept, &blobs, app).task(&inventory);
-        let read = with_runtime!(self.context, runtime, name, |adapter| adapter.logs(task, lines.min(10_000)).await);
-        read.map_err(|error| Refusal {
-            reason: error.reason().to_owned(),
-            message: format!("while reading logs, app {name}: {}", chain(&error)),
-            hint: error.hint(),
-        })
-    }
-}
-
-fn refused<T>(reason: &str, message: &str, hint: Option<&str>) -> Result<T, Refusal> {
-    Err(Refusal { reason: reason.to_owned(), message: message.to_owned(), hint: hint.map(str::to_owned) })
 }

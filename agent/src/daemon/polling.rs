@@ -46,6 +46,11 @@ impl Polling {
         !self.under_way && Instant::now() >= self.next
     }
 
+    /// Neither due nor under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.under_way && Instant::now() < self.next
+    }
+
     pub(crate) fn at(&self) -> Instant {
         if self.under_way { Instant::now() + self.poll } else { self.next }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fleet::desired::{Blobs, DesiredApp, DriftMode};
 use fleet::name::AppName;
-use fleet::wire::report::Event;
+use fleet::wire::report::{Event, ReportBody};
 use fleet::wire::status::{AppStatus, Health, Sync};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -179,7 +179,8 @@ impl<P: Parts> Watch<P> {
                         event: "drift-repaired".to_owned(),
                         message,
                     };
-                    let _ = self.inputs.send(Input::Say(event));
+                    super::tally::add(&self.context.tally.repairs);
+                    let _ = self.inputs.send(Input::Say(ReportBody::Event(event)));
                 }
                 (Sync::Synced, String::new())
             }

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "of small numbers")]
+
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -129,12 +131,15 @@ fn sleds_file_stays_bounded_and_makes_no_blob_files() {
         }
     }
     let size = fs::metadata(store.path().join("db/db")).unwrap().len();
+    println!("{commits} commits: sled's file has {} KiB", size >> 10);
     assert!(size < 32 << 20, "{commits} commits: {size} bytes");
     assert_eq!(fs::read_dir(store.path().join("db/blobs")).unwrap().count(), 0);
     // Two kept states of two files, one of them shared.
     assert_eq!(fs::read_dir(store.path().join("copy/objects")).unwrap().count(), 5);
     drop(journal);
+    let begun = std::time::Instant::now();
     let journal = SledJournal::open(store.path()).unwrap();
+    println!("opened in {:?}", begun.elapsed());
     let last = commits - 1;
     assert_eq!(journal.state(), &State { epoch: last, ..state(last / 10) });
     assert!(journal.notice().is_none());
@@ -260,4 +265,28 @@ fn a_newer_format_is_refused() {
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("opened"),
     }
+}
+
+#[test]
+fn a_database_that_is_far_too_large_is_built_anew() {
+    let store = tempfile::tempdir().unwrap();
+    let file = store.path().join("db/db");
+    let mut journal = SledJournal::open(store.path()).unwrap();
+    advance(&mut journal, 1, 12 << 20);
+    // Both kept states are small again.
+    advance(&mut journal, 3, 1000);
+    advance(&mut journal, 4, 1000);
+    drop(journal);
+    // However much of it sled gave back by itself.
+    let size = fs::metadata(&file).unwrap().len().max(super::LARGE + 1);
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(size.next_multiple_of(512 << 10)).unwrap();
+    let mut journal = SledJournal::open(store.path()).unwrap();
+    assert!(fs::metadata(&file).unwrap().len() < 4 << 20);
+    assert!(!store.path().join("db.old").exists());
+    assert_eq!(journal.state(), &state(4));
+    assert_eq!(journal.kept(&revision(4)).unwrap(), Some(kept(4, 1000)));
+    assert!(journal.notice().is_none(), "{:?}", journal.notice());
+    advance(&mut journal, 5, 1000);
+    drop(journal);
+    assert_eq!(SledJournal::open(store.path()).unwrap().state(), &state(5));
 }

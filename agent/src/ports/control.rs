@@ -1,6 +1,7 @@
 //! What an operator on the device can ask: the values behind the local socket.
 
 use fleet::name::AppName;
+use fleet::revision::CommitId;
 use fleet::wire::status::Status;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -30,6 +31,14 @@ pub enum Ask {
     Logs {
         app: AppName,
         lines: usize,
+    },
+    /// Answered (with `Done`) once no fetch is due or under way, and what it
+    /// found shows in the status: `sync` waits by it.
+    Fetched,
+    /// Accept this commit although it does not descend from the accepted one:
+    /// the next fetch anchors anew by the root file, with this as the floor.
+    Anchor {
+        accept: CommitId,
     },
 }
 

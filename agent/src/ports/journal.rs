@@ -62,18 +62,23 @@ pub struct Accepted {
     /// (`trust/allowed_signers`, `trust/revoked_keys`, `trust/policy.yaml`).
     /// Empty where the repository never had one.
     pub trust: BTreeMap<String, String>,
+    /// Over every path, mode and file under `trust/`, so that any change of it
+    /// shows; `None` where the commit has no `trust/`.
+    pub trust_digest: Option<Digest>,
     /// Keys that a `revoked_keys` of the chain ever named: `ssh-ed25519 AAAA…`.
     pub revoked: BTreeSet<String>,
     /// The floor in force; it only ever moves forward.
     pub floor: Option<CommitId>,
-    /// Identity of every floor's commit, where it is known.
+    /// Floors that the revision is known to be at or above: no need to look again.
+    pub above: BTreeSet<CommitId>,
+    /// The committer's date: the clock is not set while it lies a day before it.
     pub committed_at: Timestamp,
     /// First principal of the key that signed it, and the key's fingerprint.
     pub signer: String,
     pub fingerprint: String,
     /// The commit message's first line.
     pub subject: String,
-    /// Digest of the device's own root files when this was accepted.
+    /// Digest of what the device's own root files said when this was accepted.
     pub root: Digest,
 }
 

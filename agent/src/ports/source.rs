@@ -35,6 +35,16 @@ pub trait Source: Send {
         now: Timestamp,
     ) -> impl Future<Output = Result<Fetched, SourceError>> + Send;
 
+    /// Fetches and judges as on a first start, on the operator's word that
+    /// history was rewritten: the head must be at or above `accept`, which
+    /// becomes the floor. What `before` remembers of revoked keys stays.
+    fn anchor(
+        &mut self,
+        before: Option<&Accepted>,
+        accept: &CommitId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Fetched, SourceError>> + Send;
+
     /// The tree of a commit that a fetch returned. Reads block: use it off the
     /// loop's thread.
     ///
@@ -51,6 +61,7 @@ pub enum SourceError {
     #[error("cannot reach {remote}")]
     Unreachable {
         remote: String,
+        hint: Option<String>,
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -92,8 +103,10 @@ impl Reason for SourceError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Unreachable { .. } => None,
-            Self::Untrusted { hint, .. } | Self::Malformed { hint, .. } | Self::Local { hint, .. } => hint.clone(),
+            Self::Unreachable { hint, .. }
+            | Self::Untrusted { hint, .. }
+            | Self::Malformed { hint, .. }
+            | Self::Local { hint, .. } => hint.clone(),
         }
     }
 }

@@ -132,6 +132,9 @@ pub fn signer_at(mark: &Mark, root: &Root, id: &CommitId, raw: &[u8]) -> Result<
     Force::at(mark, root).signer(&commit.signature.key, root, None)
 }
 
+/// The journalled floor, and every floor that the head is at or above.
+type Floors = (Option<CommitId>, BTreeSet<CommitId>);
+
 struct Judge<'a, C> {
     walk: &'a Walk<'a, C>,
     rules: &'a Rules<'a>,
@@ -250,9 +253,8 @@ impl<C: Commits> Judge<'_, C> {
                 reached.add(id.clone());
             }
             if changes {
-                let date = |id: &CommitId| {
-                    committed_at(id, &self.walk.raw(id)?).map_err(|refusal| Stop::refused(id, refusal))
-                };
+                let date =
+                    |id: &CommitId| committed_at(id, &self.walk.raw(id)?).map_err(|refusal| Stop::refused(id, refusal));
                 if date(id)? < date(predecessor)? - DAY {
                     return Err(Stop::refused(id, Refusal::BackDated));
                 }
@@ -338,12 +340,7 @@ impl<C: Commits> Judge<'_, C> {
 
     /// Rule 6: the floor that is journalled from here on, and all that the head
     /// is known to be at or above.
-    fn floors(
-        &self,
-        force: &Force,
-        after: Option<&Mark>,
-        accept: Option<&CommitId>,
-    ) -> Result<(Option<CommitId>, BTreeSet<CommitId>), Stop<C::Error>> {
+    fn floors(&self, force: &Force, after: Option<&Mark>, accept: Option<&CommitId>) -> Result<Floors, Stop<C::Error>> {
         // Rule 2 has held: what the accepted revision is above, the head is, too.
         let mut above = after.map(|mark| mark.above.clone()).unwrap_or_default();
         let mut journalled = accept.or(after.and_then(|mark| mark.floor.as_ref())).cloned();
@@ -381,12 +378,7 @@ impl<C: Commits> Judge<'_, C> {
 
     /// Whether a commit is signed by a key in force, valid at its own date
     /// where `at` says so. The inner result is the rules' word.
-    fn signed(
-        &self,
-        id: &CommitId,
-        force: &Force,
-        at: Option<At>,
-    ) -> Result<Result<Signer, Refusal>, Stop<C::Error>> {
+    fn signed(&self, id: &CommitId, force: &Force, at: Option<At>) -> Result<Result<Signer, Refusal>, Stop<C::Error>> {
         let raw = self.walk.raw(id)?;
         Ok(Commit::read(id, &raw).and_then(|commit| {
             commit.verify()?;

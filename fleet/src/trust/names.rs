@@ -61,13 +61,10 @@ pub fn check_entry(name: &[u8], kind: EntryKind) -> Result<&str, &'static str> {
 /// `.git` as any file system may read it: in any case, with characters that
 /// HFS+ ignores, as NTFS's short name, with NTFS streams, dots and blanks.
 fn is_dot_git(name: &str) -> bool {
-    let ignorable = |c: &char| {
-        matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
-    };
+    let ignorable = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
     let folded: String = name.chars().filter(|c| !ignorable(c)).flat_map(char::to_lowercase).collect();
     let base = folded.split(':').next().unwrap_or_default().trim_end_matches([' ', '.']);
-    base == ".git"
-        || base.strip_prefix("git~").is_some_and(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit()))
+    base == ".git" || base.strip_prefix("git~").is_some_and(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit()))
 }
 
 #[cfg(test)]

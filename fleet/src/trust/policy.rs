@@ -52,7 +52,7 @@ impl Policy {
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let place = error.location().map(|place| (place.line(), place.column()));
             let number = |n: u64| u32::try_from(n).unwrap_or(1);
-            let (line, column) = place.map_or((1, 1), |(line, column)| (number(line.into()), number(column.into())));
+            let (line, column) = place.map_or((1, 1), |(line, column)| (number(line), number(column)));
             finding(line, column, error.to_string())
         })
     }

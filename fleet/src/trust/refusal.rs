@@ -199,7 +199,9 @@ impl Refusal {
             Self::FutureDated => "check the clock of the machine that signed it, and this device's",
             Self::SignersRemoved => "git revert the removal and sign that",
             Self::BelowFloor { .. } => "a floor only moves forward: push a commit that descends from it",
-            Self::NoAnchor => "the device's own trust file is old, or the repository's trust/allowed_signers is not what it says",
+            Self::NoAnchor => {
+                "the device's own trust file is old, or the repository's trust/allowed_signers is not what it says"
+            }
             _ => return None,
         };
         Some(text.to_owned())

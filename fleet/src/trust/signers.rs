@@ -262,8 +262,7 @@ fn parse_options(text: &str) -> Result<Options, Dead> {
                     let message = format!("{name}={value:?} has no Z: read as UTC, while Git reads it as local time");
                     options.notes.push((Severity::Warning, at, message));
                 }
-                let field =
-                    if name == "valid-after" { &mut options.valid_after } else { &mut options.valid_before };
+                let field = if name == "valid-after" { &mut options.valid_after } else { &mut options.valid_before };
                 if field.replace(time).is_some() {
                     return Err(twice());
                 }
@@ -338,9 +337,9 @@ fn matches_pattern(text: &[u8], pattern: &[u8]) -> bool {
             let rest = &rest[rest.iter().take_while(|&&c| c == b'*').count()..];
             rest.is_empty() || (0..=text.len()).any(|at| matches_pattern(&text[at..], rest))
         }
-        Some((&first, rest)) => text
-            .split_first()
-            .is_some_and(|(&c, text)| (first == b'?' || first == c) && matches_pattern(text, rest)),
+        Some((&first, rest)) => {
+            text.split_first().is_some_and(|(&c, text)| (first == b'?' || first == c) && matches_pattern(text, rest))
+        }
     }
 }
 

@@ -181,12 +181,8 @@ pub(super) struct Reached {
 
 impl Reached {
     pub(super) fn of(id: CommitId) -> Self {
-        let mut reached = Self {
-            identities: BTreeSet::new(),
-            queue: VecDeque::new(),
-            queued: BTreeSet::new(),
-            missing: None,
-        };
+        let mut reached =
+            Self { identities: BTreeSet::new(), queue: VecDeque::new(), queued: BTreeSet::new(), missing: None };
         reached.add(id);
         reached
     }
@@ -221,11 +217,7 @@ impl Reached {
     }
 
     /// Whether it is reached at all.
-    pub(super) fn reaches<C: Commits>(
-        &mut self,
-        walk: &Walk<'_, C>,
-        identity: Digest,
-    ) -> Result<bool, Stop<C::Error>> {
+    pub(super) fn reaches<C: Commits>(&mut self, walk: &Walk<'_, C>, identity: Digest) -> Result<bool, Stop<C::Error>> {
         while !self.has(identity) {
             if !self.step(walk)? {
                 return self.missing.clone().map_or(Ok(false), |id| Err(Stop::Missing(id)));
