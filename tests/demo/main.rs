@@ -269,7 +269,7 @@ impl Demo {
         });
         self.step("the hub says so, and does not call it a success", |demo| {
             until("the page to say it", Duration::from_secs(30), || {
-                demo.hub.get("/devices/store-1").contains("rolled-back").then_some(())
+                demo.hub.get("/devices/store-1").contains("Rolled back").then_some(())
             });
         });
         self.step("an unsigned commit is refused on every device", |demo| {

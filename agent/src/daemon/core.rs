@@ -149,6 +149,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     pub(crate) async fn run(mut self, mut beat: impl FnMut(&Status)) -> (Status, Outcome) {
         let boot = self.context.boot.clone();
         self.advance(Event::Started(boot), None, |_| {});
+        self.remember_failure();
         loop {
             let status = self.settle();
             beat(&status);
@@ -176,6 +177,20 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 Input::Observed | Input::Timer => {}
             }
         }
+    }
+
+    /// Why the device stalled is journalled with what is blocked: it is said
+    /// after a restart, too.
+    fn remember_failure(&self) {
+        let state = self.context.state();
+        let Phase::Stalled { failed, .. } = &state.phase else { return };
+        let Some(blocked) = state.blocked.iter().find(|blocked| blocked.revision == *failed) else { return };
+        let kind = match blocked.message.split_whitespace().nth(1) {
+            Some("preparing") => "Prepared",
+            Some("probing") => "Healthy",
+            _ => "Applied",
+        };
+        self.context.set(kind, false, &blocked.reason, blocked.message.clone());
     }
 
     /// Journals what `event` leads to, with the changes of `also`, and says so.
@@ -440,7 +455,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     }
                     note(state, now, &to, "rolled-back", &format!("{message} from {failed}"));
                 });
-                self.context.clear("Applied");
+                self.context.clear("RolledBack");
                 self.say(Some(&to), "rolled-back", &format!("{message} from {failed} to {to}"));
             }
             Phase::Applying { to, .. } => {
@@ -475,9 +490,9 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         // tried for as long as it takes; and an engine that is away is
         // nobody's fault. A step gets a few chances.
         if rolling || failure.blameless || (failure.transient && self.failures < 4) {
-            let what = if rolling { "rolling back" } else { "applying" };
+            let (kind, what) = if rolling { ("RolledBack", "rolling back") } else { ("Applied", "applying") };
             tracing::warn!(reason = failure.reason, cause = failure.message, what, "failed; trying again later");
-            self.context.set("Applied", false, failure.reason, format!("while {what}: {}", failure.message));
+            self.context.set(kind, false, failure.reason, format!("while {what}: {}", failure.message));
             self.later();
         } else {
             self.failed(&failure, Event::ApplyFailed(failure.policy));
