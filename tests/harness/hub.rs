@@ -395,10 +395,10 @@ impl Mqtt {
                         return;
                     }
                 }
-                if wanted == 0 {
-                    if let Some(ready) = ready.take() {
-                        let _ = ready.send(Ok(()));
-                    }
+                if wanted == 0
+                    && let Some(ready) = ready.take()
+                {
+                    let _ = ready.send(Ok(()));
                 }
             }
         });
