@@ -5,9 +5,13 @@
 //! has failed.
 
 pub mod bins;
+pub mod broker;
 pub mod device;
+pub mod disk;
 pub mod forge;
+pub mod http;
 pub mod net;
 pub mod process;
 pub mod repo;
+pub mod systemd;
 pub mod wait;

@@ -23,7 +23,7 @@ impl Signer {
     /// `ssh-ed25519 AAAA…`.
     #[must_use]
     pub fn public(&self) -> String {
-        let text = std::fs::read_to_string(self.key.with_extension("pub")).expect("the public key");
+        let text = std::fs::read_to_string(format!("{}.pub", self.key.display())).expect("the public key");
         text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 

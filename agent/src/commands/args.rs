@@ -222,10 +222,6 @@ impl Rest {
         self.flags.iter().filter(move |(name, _)| *name == flag).filter_map(|(_, value)| value.as_ref())
     }
 
-    fn path(&self, flag: &str) -> Option<PathBuf> {
-        self.all(flag).last().map(PathBuf::from)
-    }
-
     fn text(&self, flag: &str) -> Result<Option<String>, Failure> {
         let wrong = |_| Failure::new(2, format!("{flag}: expected text in UTF-8"));
         self.all(flag).last().cloned().map(OsString::into_string).transpose().map_err(wrong)

@@ -70,8 +70,12 @@ pub(super) const COMMANDS: [About; 15] = [
             option("--token", "TOKEN", "a join token: burgee-hub token create"),
             option("--token-file", "FILE", "the same, from a file's first line"),
             option("--trust", "FILE", "who may sign: becomes the device's root of trust"),
-            option("--trust-fingerprint", "SHA256:…", "accept the root of trust that has this fingerprint"),
+            option("--trust-fingerprint", "SHA256:…", "take the hub's file, if it holds these keys and no others"),
             option("--ca-file", "FILE", "certificates that the hub's is checked against"),
+            option("--fleet", "NAME", "refuse to join any other fleet"),
+            switch("--no-wait", "do not wait in the lobby; ask again later"),
+            switch("--new-hub-key", "accept that the hub signs by another key than at the last enrolment"),
+            switch("--insecure-http", "allow http:// to another machine"),
         ],
     },
     About {

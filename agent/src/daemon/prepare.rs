@@ -13,7 +13,7 @@ use super::apply::Failure;
 use super::context::{Context, Parts, Subject, runtime_of, with_runtime};
 use super::fetch::Fetcher;
 use crate::ports::journal::Kept;
-use crate::ports::runtime::{Inventory, Pins, Runtime};
+use crate::ports::runtime::{Pins, Runtime};
 
 /// What preparing came to.
 #[derive(Debug)]
@@ -90,9 +90,10 @@ async fn download<P: Parts>(
             _ => None,
         };
         let known: Pins = known.unwrap_or_default();
-        let subject = Subject { pins: &known, ..Subject::of(kept, blobs, app) };
-        let nothing = Inventory::new();
-        let task = subject.task(&nothing);
+        let had = running.and_then(|old| old.desired.apps.iter().find(|other| other.name == app.name));
+        let subject = Subject { pins: &known, had, ..Subject::of(kept, blobs, app) };
+        let owned = context.inventory(&app.name, runtime_of(app));
+        let task = subject.task(&owned);
         tracing::info!(app = %app.name, "preparing");
         let resolved = with_runtime!(context, runtime_of(app), &app.name, |adapter| adapter.prepare(task).await);
         let resolved = resolved.map_err(|error| Failure::of(Some(app), &error))?;

@@ -38,7 +38,7 @@ impl Prober for Probes {
             Check::Tcp(address) => tcp::probe(address).await,
             Check::Exec(command) => exec::probe(&self.settings.exec, command).await,
             Check::Unit(name) => match self.systemd.unit(name).await {
-                Ok(unit) => return unit.verdict(),
+                Ok(unit) => return unit.verdict(false),
                 Err(error) if Systemd::is_booted() => Err(format!("{name} is unknown: {}", chain(&error))),
                 Err(_) => Err(format!("{name} is unknown: this device does not run systemd")),
             },

@@ -190,6 +190,7 @@ impl Reason for RuntimeError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
+            Self::Step { object, .. } if object.kind == "unit" => Some(format!("see `journalctl -u {}`", object.name)),
             Self::Foreign { object, .. } => Some(format!("remove or rename {object}, then `burgee-agent retry`")),
             Self::Unreachable { source, .. } | Self::Pull { source, .. } | Self::Step { source, .. } => {
                 source.downcast_ref::<Hinted>().map(|cause| cause.hint.clone())

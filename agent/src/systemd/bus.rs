@@ -11,7 +11,7 @@ use zbus::message::Type;
 use zbus::zvariant::{DynamicType, OwnedObjectPath, OwnedValue};
 use zbus::{Connection, MessageStream};
 
-use super::{CALL, DESTINATION, MANAGER, MANAGER_PATH, PROPERTIES, SystemdError, read};
+use super::{CALL, DESTINATION, MANAGER, MANAGER_PATH, PROPERTIES, SystemdError, UNIT, read};
 
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
@@ -28,6 +28,8 @@ pub(super) struct Bus {
     jobs: broadcast::Sender<Ended>,
     /// Unit name → match rule that was added for it.
     watched: Mutex<BTreeMap<String, String>>,
+    /// Units that systemd keeps in memory for this connection, with their paths.
+    held: Mutex<BTreeMap<String, OwnedObjectPath>>,
     reader: AbortHandle,
 }
 
@@ -40,10 +42,11 @@ impl Drop for Bus {
 
 impl Bus {
     pub(super) async fn connect(changed: Arc<Notify>) -> Result<Self, SystemdError> {
-        let connection = Connection::system().await.map_err(SystemdError::Unreachable)?;
+        let connection = Connection::system().await.map_err(|error| SystemdError::Unreachable(Box::new(error)))?;
         let jobs = broadcast::Sender::new(64);
         let reader = tokio::spawn(read_signals(MessageStream::from(&connection), jobs.clone(), changed));
-        let bus = Self { connection, jobs, watched: Mutex::default(), reader: reader.abort_handle() };
+        let bus =
+            Self { connection, jobs, watched: Mutex::default(), held: Mutex::default(), reader: reader.abort_handle() };
         bus.add_match(&format!("type='signal',sender='{DESTINATION}',interface='{MANAGER}',member='JobRemoved'"))
             .await?;
         // Without a subscriber the manager sends no signals.
@@ -76,7 +79,7 @@ impl Bus {
                 message: message.unwrap_or_else(|| name.to_string()),
                 name: name.to_string(),
             }),
-            Ok(Err(error)) => Err(SystemdError::Unreachable(error)),
+            Ok(Err(error)) => Err(SystemdError::Unreachable(Box::new(error))),
         }
     }
 
@@ -94,7 +97,62 @@ impl Bus {
         self.jobs.subscribe()
     }
 
+    /// Loads a unit and keeps it loaded: systemd forgets how a unit ended as
+    /// soon as nothing refers to it.
+    pub(super) async fn hold(&self, name: &str) -> Result<OwnedObjectPath, SystemdError> {
+        let mut held = self.held.lock().await;
+        if let Some(path) = held.get(name) {
+            return Ok(path.clone());
+        }
+        let path = self.load(name).await?;
+        match self.call(DESTINATION, path.as_str(), UNIT, "Ref", &(), CALL).await {
+            Ok(_) => drop(held.insert(name.to_owned(), path.clone())),
+            // There is no such unit, or not yet.
+            Err(SystemdError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(path)
+    }
+
+    /// The opposite of [`Self::hold`], for all units but `units`.
+    async fn release(&self, units: &BTreeSet<String>) -> Result<(), SystemdError> {
+        let mut held = self.held.lock().await;
+        let stale: Vec<_> = held.keys().filter(|name| !units.contains(*name)).cloned().collect();
+        for name in stale {
+            let Some(path) = held.remove(&name) else { continue };
+            match self.call(DESTINATION, path.as_str(), UNIT, "Unref", &(), CALL).await {
+                // Gone already.
+                Ok(_) | Err(SystemdError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// How job `number` ended.
+    pub(super) async fn outcome(
+        &self,
+        ended: &mut broadcast::Receiver<Ended>,
+        number: &str,
+    ) -> Result<String, SystemdError> {
+        let lost = || SystemdError::Unreachable(Box::new(zbus::Error::Failure("the bus was closed".to_owned())));
+        loop {
+            let next = tokio::select! {
+                next = ended.recv() => next,
+                () = self.connection.closed() => return Err(lost()),
+            };
+            match next {
+                Ok((job, result)) if job == number => return Ok(result),
+                // Others' jobs, and a burst of them that pushed some out: were ours
+                // among those, the limit ends the wait and the next plan looks.
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return Err(lost()),
+            }
+        }
+    }
+
     pub(super) async fn watch(&self, units: &BTreeSet<String>) -> Result<(), SystemdError> {
+        self.release(units).await?;
         let mut watched = self.watched.lock().await;
         let stale: Vec<_> = watched.keys().filter(|name| !units.contains(*name)).cloned().collect();
         for name in stale {
@@ -103,13 +161,13 @@ impl Bus {
             }
         }
         for name in units {
+            let path = self.hold(name).await?;
             if watched.contains_key(name) {
                 continue;
             }
-            let path = self.load(name).await?;
             let rule = format!(
                 "type='signal',sender='{DESTINATION}',interface='{PROPERTIES}',member='PropertiesChanged',\
-                 path='{}',arg0='org.freedesktop.systemd1.Unit'",
+                 path='{}',arg0='{UNIT}'",
                 path.as_str()
             );
             self.add_match(&rule).await?;
@@ -120,21 +178,6 @@ impl Bus {
 
     async fn add_match(&self, rule: &str) -> Result<(), SystemdError> {
         self.call(BUS, BUS_PATH, BUS, "AddMatch", &rule, CALL).await.map(drop)
-    }
-}
-
-/// How job `number` ended.
-pub(super) async fn outcome(ended: &mut broadcast::Receiver<Ended>, number: &str) -> Result<String, SystemdError> {
-    loop {
-        match ended.recv().await {
-            Ok((job, result)) if job == number => return Ok(result),
-            // Others' jobs, and a burst of them that pushed some out: were ours
-            // among those, the limit ends the wait and the next plan looks.
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => {
-                return Err(SystemdError::Unreachable(zbus::Error::Failure("the bus was closed".to_owned())));
-            }
-        }
     }
 }
 

@@ -31,6 +31,7 @@ const JOB: Duration = Duration::from_secs(120);
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// Why systemd did not do, or say, what it was asked.
@@ -38,7 +39,7 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 pub enum SystemdError {
     /// No bus, or it went away.
     #[error("cannot talk to systemd over D-Bus (`systemctl status dbus`)")]
-    Unreachable(#[source] zbus::Error),
+    Unreachable(#[source] Box<zbus::Error>),
     /// No answer in time.
     #[error("systemd did not answer {call} within {} s", limit.as_secs())]
     Silent { call: &'static str, limit: Duration },
@@ -47,7 +48,7 @@ pub enum SystemdError {
     Refused { call: &'static str, name: String, message: String },
     /// An answer of a shape that no systemd gives.
     #[error("systemd's answer to {call} makes no sense")]
-    Answer { call: &'static str, source: zbus::Error },
+    Answer { call: &'static str, source: Box<zbus::Error> },
     /// A job ended otherwise than done: `failed`, `timeout`, `dependency`, `canceled`, …
     #[error("the job ended as {result:?}: {detail}")]
     Job { result: String, detail: String },
@@ -126,7 +127,7 @@ impl Systemd {
     pub async fn unit(&self, name: &str) -> Result<Unit, SystemdError> {
         let bus = self.bus().await?;
         let path = bus.load(name).await?;
-        let generic = bus.properties(&path, "org.freedesktop.systemd1.Unit").await?;
+        let generic = bus.properties(&path, UNIT).await?;
         let service = match name.ends_with(".service") {
             true => Some(bus.properties(&path, "org.freedesktop.systemd1.Service").await?),
             false => None,
@@ -183,12 +184,14 @@ impl Systemd {
     /// not within two minutes ([`SystemdError::Unfinished`]; it goes on).
     pub async fn run(&self, job: Job, name: &str) -> Result<(), SystemdError> {
         let bus = self.bus().await?;
+        // How it ends can still be asked afterwards.
+        bus.hold(name).await?;
         let call = job.method();
         // Listening starts before the call: a job may end before its number is known here.
         let mut ended = bus.jobs();
         let answer = bus.call(DESTINATION, MANAGER_PATH, MANAGER, call, &(name, "replace"), CALL).await?;
         let number: OwnedObjectPath = read(&answer, call)?;
-        let result = match tokio::time::timeout(JOB, bus::outcome(&mut ended, number.as_str())).await {
+        let result = match tokio::time::timeout(JOB, bus.outcome(&mut ended, number.as_str())).await {
             Ok(result) => result?,
             Err(_) => return Err(SystemdError::Unfinished { limit: JOB }),
         };
@@ -206,7 +209,7 @@ impl Systemd {
     pub async fn triggers(&self, name: &str) -> Result<Vec<String>, SystemdError> {
         let bus = self.bus().await?;
         let path = bus.load(name).await?;
-        let generic = bus.properties(&path, "org.freedesktop.systemd1.Unit").await?;
+        let generic = bus.properties(&path, UNIT).await?;
         Ok(generic.get("Triggers").and_then(|value| value.try_clone().ok()?.try_into().ok()).unwrap_or_default())
     }
 
@@ -233,5 +236,5 @@ fn read<T>(answer: &zbus::Message, call: &'static str) -> Result<T, SystemdError
 where
     T: serde::de::DeserializeOwned + zbus::zvariant::Type,
 {
-    answer.body().deserialize().map_err(|source| SystemdError::Answer { call, source })
+    answer.body().deserialize().map_err(|source| SystemdError::Answer { call, source: Box::new(source) })
 }

@@ -92,11 +92,13 @@ impl Unit {
         matches!(self.active.as_str(), "active" | "reloading" | "refreshing" | "activating")
     }
 
-    /// Whether it is a oneshot that has done its work since the boot.
+    /// Whether it is a oneshot that has done its work since the boot. systemd
+    /// forgets units that nothing refers to, so it may not know: `started` says
+    /// that the caller does.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub fn is_done(&self, started: bool) -> bool {
         self.active == "inactive"
-            && self.service.as_ref().is_some_and(|own| own.oneshot && own.ran && own.result == "success")
+            && self.service.as_ref().is_some_and(|own| own.oneshot && (own.ran || started) && own.result == "success")
     }
 
     /// Its state in a few words: `failed (exit-code, status 1)`.
@@ -116,9 +118,9 @@ impl Unit {
         }
     }
 
-    /// The verdict on a unit that is to run.
+    /// The verdict on a unit that is to run; `started`: see [`Self::is_done`].
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self, started: bool) -> Verdict {
         let name = &self.name;
         let see = format!("see `journalctl -u {name}`");
         let sick = |message: String| Verdict { health: Health::Degraded, message };
@@ -134,7 +136,7 @@ impl Unit {
             )),
             (_, "activating") => Verdict { health: Health::Progressing, message: format!("{name} is starting") },
             (_, "deactivating") => Verdict { health: Health::Progressing, message: format!("{name} is stopping") },
-            (_, "inactive") if self.is_done() => well(),
+            (_, "inactive") if self.is_done(started) => well(),
             (_, "inactive") if !self.condition => {
                 sick(format!("{name} did not start: a condition of the unit is not met on this device"))
             }
@@ -181,7 +183,7 @@ mod tests {
 
     #[track_caller]
     fn check(unit: &Unit, health: Health, part: &str) {
-        let verdict = unit.verdict();
+        let verdict = unit.verdict(false);
         assert_eq!(verdict.health, health, "{verdict:?}");
         assert!(verdict.message.contains(part), "{part:?} in {verdict:?}");
         assert_eq!(verdict.message.is_empty(), health == Health::Healthy);
@@ -213,6 +215,8 @@ mod tests {
         let mut unmet = unit("loaded", "inactive", "dead", service(false, "success", 0, false));
         unmet.condition = false;
         check(&unmet, Health::Degraded, "condition");
+        let forgotten = unit("loaded", "inactive", "dead", service(true, "success", 0, false));
+        assert_eq!(forgotten.verdict(true).health, Health::Healthy);
         let mut bad = unit("bad-setting", "inactive", "dead", None);
         bad.load_error = "no ExecStart=".into();
         check(&bad, Health::Degraded, "cannot be loaded: no ExecStart=");

@@ -160,14 +160,15 @@ impl<C: Clock + Send + Sync + 'static> HubUplink<C> {
     /// of the last command that was acted on.
     ///
     /// # Errors
-    /// When an address or a CA file of the settings can't be used.
+    /// When an address of the settings is none. What else is missing (a CA file,
+    /// the enrolment) is waited for: a device that can't report still runs.
     pub fn start(
         settings: UplinkSettings,
         epoch: u64,
         command_sequence: u64,
         clock: Arc<C>,
     ) -> Result<Self, UplinkError> {
-        let hub = HubClient::new(&settings.hub)?;
+        address::hub(&settings.hub.url)?;
         let mqtt = match &settings.mqtt {
             Some(mqtt) => {
                 address::broker(&mqtt.url)?;
@@ -181,7 +182,7 @@ impl<C: Clock + Send + Sync + 'static> HubUplink<C> {
         let (sender, inbound) = mpsc::channel(64);
         let spool = Spool::open(settings.store.join("spool"), settings.bounds);
         let exchange = Arc::new(Exchange::new(clock, spool, epoch, command_sequence, mqtt, sender));
-        let task = tokio::spawn(connect(settings, hub, exchange.clone())).abort_handle();
+        let task = tokio::spawn(connect(settings, exchange.clone())).abort_handle();
         Ok(Self { exchange, inbound, task })
     }
 
@@ -224,21 +225,10 @@ impl<C: Clock + Send + Sync + 'static> Uplink for HubUplink<C> {
     }
 }
 
-/// Both ways, side by side, once the device is enrolled.
-async fn connect<C: Clock + Send + Sync + 'static>(
-    settings: UplinkSettings,
-    hub: HubClient,
-    exchange: Arc<Exchange<C>>,
-) {
-    let identity = Arc::new(enrolled(&settings).await);
-    let ca_file = settings.hub.ca_file.clone();
-    let told = || identity.enrolment.mqtt.clone().map(|url| MqttSettings { url, ca_file: ca_file.clone() });
-    let mqtt = settings.mqtt.clone().or_else(told).and_then(|mqtt| {
-        broker(mqtt, &settings)
-            .map_err(|error| tracing::error!(%error, "mqtt can't be used; the hub is asked over HTTPS"))
-            .ok()
-    });
-    let pace = settings.pace;
+/// Both ways, side by side, once there is all that they need.
+async fn connect<C: Clock + Send + Sync + 'static>(settings: UplinkSettings, exchange: Arc<Exchange<C>>) {
+    let Ready { identity, hub, mqtt } = ready(&settings).await;
+    let (identity, pace) = (Arc::new(identity), settings.pace);
     let beside_mqtt = mqtt.is_some();
     let https = HttpsWay { exchange: exchange.clone(), identity: identity.clone(), hub, pace, beside_mqtt }.run();
     match mqtt {
@@ -253,26 +243,19 @@ async fn connect<C: Clock + Send + Sync + 'static>(
 
 type BrokerAndTls = (address::Broker, Option<Arc<rustls::ClientConfig>>);
 
-fn broker(mqtt: MqttSettings, settings: &UplinkSettings) -> Result<BrokerAndTls, UplinkError> {
-    let broker = address::broker(&mqtt.url)?;
-    if !broker.tls {
-        if !is_private(&mqtt.url) {
-            tracing::warn!(url = mqtt.url, "the broker's address is not mqtts: others on the way can read along");
-        }
-        return Ok((broker, None));
-    }
-    let ca_file = mqtt.ca_file.as_ref().or(settings.hub.ca_file.as_ref());
-    let tls = tls::client_config(ca_file.map(PathBuf::as_path))
-        .map_err(|error| UplinkError::Tls { thing: mqtt.url, source: error.into() })?;
-    Ok((broker, Some(tls)))
+/// What it takes to connect.
+struct Ready {
+    identity: Identity,
+    hub: HubClient,
+    mqtt: Option<BrokerAndTls>,
 }
 
-/// Waits until the device has key and enrolment, and says once what is missing.
-async fn enrolled(settings: &UplinkSettings) -> Identity {
+/// Waits until there is all that it takes, and says once what is missing.
+async fn ready(settings: &UplinkSettings) -> Ready {
     let mut said = None;
     loop {
-        let missing = match identity(settings) {
-            Ok(Some(identity)) => return identity,
+        let missing = match look(settings) {
+            Ok(Some(ready)) => return ready,
             Ok(None) => ("the device is not enrolled".to_owned(), Some("run `burgee-agent enroll`".to_owned())),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -285,6 +268,38 @@ async fn enrolled(settings: &UplinkSettings) -> Identity {
         }
         tokio::time::sleep(settings.pace.enrolment).await;
     }
+}
+
+/// `None`: the device is not enrolled.
+fn look(settings: &UplinkSettings) -> Result<Option<Ready>, UplinkError> {
+    let Some(identity) = identity(settings)? else { return Ok(None) };
+    let mqtt = match (&settings.mqtt, &identity.enrolment.mqtt) {
+        (Some(mqtt), _) => Some(broker(&mqtt.url, mqtt.ca_file.as_ref(), settings)?),
+        (None, Some(told)) => match broker(told, None, settings) {
+            // The hub's word is no reason not to speak to the hub.
+            Err(error @ UplinkError::Address { .. }) => {
+                tracing::error!(%error, "the hub named a broker that can't be used");
+                None
+            }
+            told => Some(told?),
+        },
+        (None, None) => None,
+    };
+    Ok(Some(Ready { identity, hub: HubClient::new(&settings.hub)?, mqtt }))
+}
+
+fn broker(url: &str, ca_file: Option<&PathBuf>, settings: &UplinkSettings) -> Result<BrokerAndTls, UplinkError> {
+    let broker = address::broker(url)?;
+    if !broker.tls {
+        if !is_private(url) {
+            tracing::warn!(url, "the broker's address is not mqtts: others on the way can read along");
+        }
+        return Ok((broker, None));
+    }
+    let ca_file = ca_file.or(settings.hub.ca_file.as_ref());
+    let tls = tls::client_config(ca_file.map(PathBuf::as_path))
+        .map_err(|error| UplinkError::Tls { thing: url.to_owned(), source: error.into() })?;
+    Ok((broker, Some(tls)))
 }
 
 fn identity(settings: &UplinkSettings) -> Result<Option<Identity>, UplinkError> {

@@ -190,6 +190,8 @@ pub enum MountSource {
         folder: bool,
         /// The file itself (key empty) or the folder's files by relative path.
         files: BTreeMap<String, RepoFile>,
+        /// `z` or `Z`.
+        selinux: Option<String>,
     },
     /// A config or secret: one file with these bytes.
     Content {

@@ -101,7 +101,7 @@ pub(super) fn items(
     for (index, mount) in service.mounts.iter().enumerate() {
         let Some(place) = place(index, &mount.source) else { continue };
         match &mount.source {
-            MountSource::Repository { path, folder, files } => {
+            MountSource::Repository { path, folder, files, .. } => {
                 if *folder {
                     folders.push(place.clone());
                 }

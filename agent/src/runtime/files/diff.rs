@@ -86,6 +86,8 @@ pub(super) struct Seen {
     /// The wanted units.
     pub(super) units: BTreeMap<String, Unit>,
     pub(super) marks: Marks,
+    /// The kernel's id of this boot.
+    pub(super) boot: String,
     /// Whether the device runs systemd.
     pub(super) systemd: bool,
     /// What this app delivered when it was last good: burgee's, also where
@@ -93,6 +95,8 @@ pub(super) struct Seen {
     pub(super) had: BTreeSet<String>,
     /// Paths that other apps own, or claim at this revision.
     pub(super) neighbours: BTreeMap<String, Neighbour>,
+    /// Folders that other apps made; whoever leaves last removes them.
+    pub(super) shared: BTreeSet<String>,
 }
 
 /// Another app's word on a path.
@@ -197,6 +201,8 @@ fn leaving_folders(
 ) -> (Inventory, BTreeSet<String>) {
     let mut stay = Inventory::new();
     let mut emptied = BTreeSet::new();
+    let shared = seen.shared.iter().filter(|path| want.files.keys().any(|file| is_below(file, path)));
+    stay.extend(shared.map(|path| (folder(path), String::new())));
     for path in owned(inventory, "folder").rev() {
         if want.files.keys().any(|file| is_below(file, path)) {
             stay.insert(folder(path), String::new());
@@ -323,13 +329,15 @@ fn starts(want: &Want, seen: &Seen, files_change: bool) -> Vec<Step<Act>> {
         let state = seen.units.get(name);
         let up = state.is_some_and(Unit::is_up);
         // An app of units alone has nothing that a restart could bring in.
-        let current = !files_change && (want.files.is_empty() || seen.marks.started.get(name) == Some(&want.digest));
+        let start = seen.marks.started.get(name);
+        let current = !files_change && (want.files.is_empty() || start.is_some_and(|start| start.files == want.digest));
+        let here = start.is_some_and(|start| start.boot == seen.boot);
         let unmet = state.is_some_and(|unit| !unit.condition && unit.active == "inactive");
         let why =
             if files_change { "a file of its app changed" } else { "not restarted since its app's files changed" };
         if up && !current {
             steps.push(step(Verb::Restart, unit(name), why, Act::Restart { unit: name.clone() }));
-        } else if !up && !(current && (unmet || state.is_some_and(Unit::is_done))) {
+        } else if !up && !(current && (unmet || state.is_some_and(|unit| unit.is_done(here)))) {
             let why = state.map_or_else(|| "unknown".to_owned(), Unit::state);
             steps.push(step(Verb::Start, unit(name), why, Act::Start { unit: name.clone() }));
         }

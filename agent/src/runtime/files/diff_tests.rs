@@ -1,3 +1,4 @@
+use super::super::marks::Start;
 use super::*;
 use crate::systemd::unit::Service;
 
@@ -33,7 +34,10 @@ struct Case {
     states: Vec<Unit>,
     /// Units whose mark is of exactly these files.
     marked: Vec<&'static str>,
+    /// The boot in which that was; this one is the empty text.
+    boot: &'static str,
     reload: bool,
+    shared: Vec<&'static str>,
     had: Vec<&'static str>,
     neighbours: Vec<(&'static str, bool)>,
 }
@@ -70,8 +74,14 @@ impl Case {
             units: self.states.iter().map(|unit| (unit.name.clone(), unit.clone())).collect(),
             marks: Marks {
                 reload: self.reload,
-                started: self.marked.iter().map(|name| ((*name).to_owned(), digest)).collect(),
+                started: self
+                    .marked
+                    .iter()
+                    .map(|name| ((*name).to_owned(), Start { files: digest, boot: self.boot.to_owned() }))
+                    .collect(),
             },
+            boot: String::new(),
+            shared: self.shared.iter().map(|path| (*path).to_owned()).collect(),
             systemd: true,
             had: self.had.iter().map(|path| (*path).to_owned()).collect(),
             neighbours: self
@@ -191,6 +201,17 @@ fn what_leaves_goes_and_folders_only_when_they_are_empty() {
         ..Case::default()
     }
     .check(&[], &[]);
+}
+
+#[test]
+fn a_folder_that_two_apps_use_goes_with_the_last() {
+    Case {
+        want: vec![(A, "1")],
+        found: vec![(A, absent(&[]))],
+        shared: vec!["/etc/app", "/etc/other"],
+        ..Case::default()
+    }
+    .check(&["create file//etc/app/a: missing"], &["file//etc/app/a", "folder//etc/app"]);
 }
 
 #[test]
@@ -383,6 +404,12 @@ fn units_that_stopped_are_started_and_those_that_are_done_stay_so() {
     let mut done = dead.clone();
     done.service.as_mut().unwrap().oneshot = true;
     case(done.clone(), true).check(&[], &owned);
+    // systemd forgot it: the mark tells, for this boot.
+    let mut forgotten = done.clone();
+    forgotten.service.as_mut().unwrap().ran = false;
+    case(forgotten.clone(), true).check(&[], &owned);
+    let rebooted = Case { boot: "former", ..case(forgotten, true) };
+    rebooted.check(&["start unit/a.service: inactive (dead)"], &owned);
     case(done, false).check(&["start unit/a.service: inactive (dead)"], &owned);
     let mut unmet = dead;
     unmet.condition = false;

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use super::FilesRuntime;
 use super::diff::{Act, Want};
+use super::marks::{Start, boot_id};
 use super::write::{Content, WriteError, put, rmdir, unlink};
 use crate::ports::runtime::{Object, RuntimeError, Step, Task};
 use crate::systemd::{Job, SystemdError};
@@ -12,7 +13,7 @@ use crate::systemd::{Job, SystemdError};
 pub(super) fn lift(action: &'static str, object: &Object, error: SystemdError) -> RuntimeError {
     match error {
         SystemdError::Unreachable(source) => {
-            RuntimeError::Unreachable { engine: "systemd over D-Bus".to_owned(), source: Box::new(source) }
+            RuntimeError::Unreachable { engine: "systemd over D-Bus".to_owned(), source }
         }
         error => RuntimeError::Step {
             action,
@@ -125,8 +126,10 @@ impl FilesRuntime {
             Err(error) => return Err(failed(error)),
         }
         let Some(digest) = want.map(|want| want.digest) else { return Ok(()) };
-        let noted = self.marks.change(task.app, |marks| {
-            marks.started.insert(unit.to_owned(), digest);
+        let noted = boot_id().and_then(|boot| {
+            self.marks.change(task.app, |marks| {
+                marks.started.insert(unit.to_owned(), Start { files: digest, boot });
+            })
         });
         noted.map_err(|error| RuntimeError::Step {
             action: "note the start of",

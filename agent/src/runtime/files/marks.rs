@@ -20,8 +20,23 @@ use super::place::{remove_own, replace_own};
 pub(super) struct Marks {
     /// A file that systemd reads changed, and it was not told.
     pub(super) reload: bool,
-    /// By unit: the digest of the app's files when it was (re)started.
-    pub(super) started: BTreeMap<String, Digest>,
+    /// By unit: its last (re)start.
+    pub(super) started: BTreeMap<String, Start>,
+}
+
+/// A start that burgee saw through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Start {
+    /// The digest of the app's files at the time.
+    pub(super) files: Digest,
+    /// The kernel's id of the boot it was in.
+    pub(super) boot: String,
+}
+
+/// The kernel's id of this boot.
+pub(super) fn boot_id() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// The folder of all marks.
@@ -87,7 +102,7 @@ impl MarkStore {
 mod tests {
     use fleet::digest::Digest;
 
-    use super::{MarkStore, Marks};
+    use super::{MarkStore, Marks, Start};
 
     #[test]
     fn marks_survive_and_go() {
@@ -95,12 +110,12 @@ mod tests {
         let marks = MarkStore::new(folder.path());
         let app = "base".parse().unwrap();
         assert_eq!(marks.read(&app).unwrap(), Marks::default());
-        let digest = Digest::of(b"x");
+        let last = Start { files: Digest::of(b"x"), boot: super::boot_id().unwrap() };
         let start = |marks: &mut Marks| {
-            marks.started.insert("a.service".into(), digest);
+            marks.started.insert("a.service".into(), last.clone());
         };
         marks.change(&app, start).unwrap();
-        assert_eq!(MarkStore::new(folder.path()).read(&app).unwrap().started["a.service"], digest);
+        assert_eq!(MarkStore::new(folder.path()).read(&app).unwrap().started["a.service"], last);
         marks.retain(|name| name == "base").unwrap();
         marks.change(&app, |marks| marks.started.clear()).unwrap();
         assert!(!folder.path().join("files/base.json").exists());

@@ -65,6 +65,7 @@ struct Known {
     revision: CommitId,
     wanted: BTreeSet<String>,
     owned: BTreeSet<String>,
+    folders: BTreeSet<String>,
     units: BTreeSet<String>,
 }
 
@@ -138,7 +139,9 @@ impl FilesRuntime {
             marks: self.marks.read(task.app).map_err(|error| observe("the marks of started units", error))?,
             systemd: has_systemd(),
             had: had.unwrap_or_default(),
+            boot: marks::boot_id().map_err(|error| observe("the id of this boot", error))?,
             neighbours: self.neighbours(task),
+            shared: self.shared(task),
         })
     }
 
@@ -148,6 +151,7 @@ impl FilesRuntime {
             revision: task.revision.clone(),
             wanted: want.iter().flat_map(|want| want.files.keys().cloned()).collect(),
             owned: owned(task.inventory, "file").map(str::to_owned).collect(),
+            folders: owned(task.inventory, "folder").map(str::to_owned).collect(),
             units: want.iter().flat_map(|want| want.units.iter().cloned()).collect(),
         };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(task.app.clone(), known);
@@ -168,6 +172,12 @@ impl FilesRuntime {
         neighbours
     }
 
+    fn shared(&self, task: Task<'_>) -> BTreeSet<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = known.iter().filter(|(app, _)| *app != task.app);
+        others.flat_map(|(_, known)| known.folders.iter().cloned()).collect()
+    }
+
     /// Watches what the apps that were seen are about.
     async fn watch(&self) {
         let mut folders = watch::Folders::new();
@@ -185,6 +195,17 @@ impl FilesRuntime {
         if let Err(error) = self.systemd.watch(&units).await {
             tracing::warn!(%error, "units are not watched, their drift waits for the full compare");
         }
+    }
+
+    /// The units that burgee started in this boot with these files.
+    fn started(&self, task: Task<'_>, files: Digest) -> Result<BTreeMap<String, marks::Start>, RuntimeError> {
+        let read = || Ok((marks::boot_id()?, self.marks.read(task.app)?.started));
+        let (boot, mut started) = read().map_err(|error: std::io::Error| RuntimeError::Observe {
+            what: "the marks of started units".to_owned(),
+            source: Box::new(error),
+        })?;
+        started.retain(|_, start| start.files == files && start.boot == boot);
+        Ok(started)
     }
 
     fn spec_of<'a>(task: Task<'a>) -> Result<Option<&'a FilesSpec>, RuntimeError> {
@@ -216,6 +237,9 @@ impl Runtime for FilesRuntime {
         self.learn(task, want.as_ref());
         let seen = self.observe(task, want.as_ref()).await?;
         let plan = diff::plan(want.as_ref(), task.inventory, &seen)?;
+        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get_mut(task.app) {
+            known.folders.extend(owned(&plan.inventory, "folder").map(str::to_owned));
+        }
         self.watch().await;
         Ok(plan)
     }
@@ -240,8 +264,13 @@ impl Runtime for FilesRuntime {
                 worsen(&mut worst, Verdict { health: Health::Missing, message: format!("{path} is missing") });
             }
         }
+        let started = match spec.units.is_empty() {
+            true => BTreeMap::new(),
+            false => self.started(task, digest(spec)?)?,
+        };
         for name in &spec.units {
-            worsen(&mut worst, self.systemd.unit(name).await.map_err(unreadable)?.verdict());
+            let unit = self.systemd.unit(name).await.map_err(unreadable)?;
+            worsen(&mut worst, unit.verdict(started.contains_key(name)));
         }
         Ok(worst)
     }
@@ -318,8 +347,22 @@ fn spec(app: &DesiredApp) -> Result<&FilesSpec, RuntimeError> {
     }
 }
 
+/// Over all that is delivered.
+fn digest(spec: &FilesSpec) -> Result<Digest, RuntimeError> {
+    Digest::of_json(&spec.files)
+        .map_err(|error| RuntimeError::Observe { what: "the desired files".to_owned(), source: Box::new(error) })
+}
+
 /// A unit's name as `systemd.unit(5)` has it; templates are run by instance.
 fn check_unit(name: &str) -> Result<(), RuntimeError> {
+    if name == "burgee-agent.service" {
+        // The restart would end before it is noted, and come again.
+        return Err(RuntimeError::Refused {
+            object: format!("unit/{name}"),
+            cause: "the agent can't restart itself as part of an app".to_owned(),
+            hint: Some("leave burgee-agent.service out of `units:`".to_owned()),
+        });
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let holds = name.len() < 256
         && name.chars().all(plain)

@@ -295,6 +295,7 @@ fn names_of_units() {
         ("a.service", true),
         ("a@b.service", true),
         ("dev-disk\\x2d1.mount", true),
+        ("burgee-agent.service", false),
         ("a@.service", false),
         ("a", false),
         (".service", false),

@@ -1,0 +1,204 @@
+//! A device with a booted systemd: a Debian root file system made by
+//! `mmdebstrap` (once, kept below `target/`) and booted by `systemd-nspawn`
+//! on an overlay that goes with the machine.
+//!
+//! Needs root, and mmdebstrap, systemd-container and util-linux from Debian;
+//! what is missing is an error, never a skip.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const SUITE: &str = "bookworm";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates";
+const BOOT: Duration = Duration::from_secs(120);
+const HALT: Duration = Duration::from_secs(30);
+
+/// The root file system, made when it is not there yet.
+///
+/// # Errors
+/// When a tool is missing, or Debian's archive can't be reached the first time.
+pub fn root_file_system() -> Result<PathBuf> {
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+    };
+    let folder = target.join("rootfs");
+    fs::create_dir_all(&folder)?;
+    // Suites that start together make it once.
+    let lock = fs::File::create(folder.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    let done = folder.canonicalize()?.join(format!("{SUITE}-{}", PACKAGES.replace(',', "+")));
+    if done.is_dir() {
+        return Ok(done);
+    }
+    let partial = done.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    let made = Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=minbase"])
+        .arg(format!("--include={PACKAGES}"))
+        .arg(SUITE)
+        .arg(&partial)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("mmdebstrap (apt-get install mmdebstrap): {error}"))?;
+    if !made.status.success() {
+        return Err(format!("mmdebstrap failed: {}", String::from_utf8_lossy(&made.stderr)).into());
+    }
+    fs::rename(&partial, &done)?;
+    Ok(done)
+}
+
+/// A booted machine; it halts when dropped.
+#[derive(Debug)]
+pub struct Machine {
+    nspawn: Child,
+    leader: String,
+    cgroups: Vec<PathBuf>,
+}
+
+impl Machine {
+    /// Boots one, with each of `binds` (host path, path in the machine) shown
+    /// read-only in it, and waits until it is up. It has no network but its
+    /// own loopback.
+    ///
+    /// # Errors
+    /// When it does not come up, with what its console said.
+    pub fn boot(binds: &[(&Path, &str)]) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let root = root_file_system()?;
+        let name = format!("burgee-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let console = root.with_file_name(format!("{name}.console"));
+        let mut nspawn = vec!["systemd-nspawn".into(), "--directory".into(), root.into_os_string()];
+        for option in ["--boot", "--register=no", "--private-network", "--volatile=overlay", "--machine", &name] {
+            nspawn.push(option.into());
+        }
+        for (host, guest) in binds {
+            nspawn.push(format!("--bind-ro={}:{guest}", host.display()).into());
+        }
+        let mut cgroups = Vec::new();
+        if !Path::new("/run/systemd/system").is_dir() {
+            // Nobody here gives each machine a part of the cgroup tree of its own.
+            nspawn.push("--keep-unit".into());
+            for tree in ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+                let tree = Path::new(tree);
+                if tree.join("cgroup.procs").exists() {
+                    let own = tree.join(&name);
+                    fs::create_dir(&own)?;
+                    cgroups.push(own);
+                }
+            }
+        }
+        let mut command = Command::new("sh");
+        command.args([
+            "-ec",
+            "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\"; shift; done; shift; exec \"$@\"",
+            "sh",
+        ]);
+        command.args(&cgroups).arg("--").args(&nspawn);
+        let out = fs::File::create(&console)?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        let mut machine = Self { nspawn: command.spawn()?, leader: String::new(), cgroups };
+        let up = machine.wait_until_up();
+        let said = fs::read_to_string(&console).unwrap_or_default();
+        fs::remove_file(&console)?;
+        match up {
+            Ok(()) => Ok(machine),
+            Err(error) => Err(format!("{error}; the console said:\n{said}").into()),
+        }
+    }
+
+    fn wait_until_up(&mut self) -> Result<()> {
+        let deadline = Instant::now() + BOOT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.nspawn.try_wait()? {
+                return Err(format!("systemd-nspawn (apt-get install systemd-container) ended with {status}").into());
+            }
+            if self.leader.is_empty() {
+                self.leader = init_below(self.nspawn.id())?.unwrap_or_default();
+            } else {
+                let state = self.run(["systemctl", "is-system-running"])?;
+                if matches!(String::from_utf8_lossy(&state.stdout).trim(), "running" | "degraded") {
+                    return Ok(());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(format!("the machine was not up after {} s", BOOT.as_secs()).into())
+    }
+
+    /// Runs a command in the machine, as root, and waits for its end.
+    ///
+    /// # Errors
+    /// When it can't be started; not for how it ends.
+    pub fn run<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Result<Output> {
+        let output = Command::new("nsenter")
+            .args(["--target", &self.leader, "--mount", "--uts", "--ipc", "--net", "--pid", "--"])
+            .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"])
+            .args(command)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("nsenter (apt-get install util-linux): {error}"))?;
+        Ok(output)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let signal = |signal| {
+            if let Some(pid) = i32::try_from(self.nspawn.id()).ok().and_then(Pid::from_raw) {
+                // It may have ended by itself.
+                let _ = kill_process(pid, signal);
+            }
+        };
+        // An orderly halt; then the hard way.
+        signal(Signal::TERM);
+        let deadline = Instant::now() + HALT;
+        while Instant::now() < deadline && matches!(self.nspawn.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.nspawn.kill();
+        let _ = self.nspawn.wait();
+        for own in &self.cgroups {
+            remove_cgroup(own);
+        }
+    }
+}
+
+/// Cgroups go from the inside out; their files go with them.
+fn remove_cgroup(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
+}
+
+/// The child of `parent` that is process 1 of a namespace of its own;
+/// systemd-nspawn has others before that one.
+fn init_below(parent: u32) -> Result<Option<String>> {
+    for entry in fs::read_dir("/proc")? {
+        // Processes end while they are listed.
+        let Ok(status) = fs::read_to_string(entry?.path().join("status")) else { continue };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        let pids: Vec<&str> = field("NSpid:").split_whitespace().collect();
+        if field("PPid:") == parent.to_string()
+            && let [outside, .., "1"] = pids.as_slice()
+        {
+            return Ok(Some((*outside).to_owned()));
+        }
+    }
+    Ok(None)
+}
