@@ -7,10 +7,12 @@
 mod app;
 mod files;
 mod kubernetes;
+mod memo;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use self::app::{RenderedApp, Renderer};
+pub(crate) use self::memo::Memo;
 use crate::desired::{AppSpec, Blobs, DesiredApp, DesiredState};
 use crate::digest::Digest;
 use crate::finding::{Finding, Severity};

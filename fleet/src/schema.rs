@@ -11,11 +11,12 @@ use serde_json::Value;
 use crate::repo::app::AppFile;
 use crate::repo::files::{DeviceFile, FleetFile, GroupFile};
 use crate::repo::rollout::RolloutFile;
+use crate::trust::policy::Policy;
 
 /// The schema of one kind of file.
 #[derive(Clone, Debug)]
 pub struct FileSchema {
-    /// `burgee`, `app`, `group`, `device` or `rollout`.
+    /// `burgee`, `app`, `group`, `device`, `rollout` or `policy`.
     pub name: &'static str,
     /// Which files it is for, as a pattern over the repository.
     pub files: &'static str,
@@ -40,19 +41,26 @@ pub fn all() -> Vec<FileSchema> {
         one::<GroupFile>("group", "groups/*.yaml"),
         one::<DeviceFile>("device", "devices/*.yaml"),
         one::<RolloutFile>("rollout", "rollouts/*.yaml"),
+        one::<Policy>("policy", "trust/policy.yaml"),
     ]
 }
 
 fn one<T: JsonSchema>(name: &'static str, files: &'static str) -> FileSchema {
-    let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<T>();
+    let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), files.into());
     FileSchema { name, files, schema: schema.to_value() }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
+    use serde_json::Value;
+
     use super::all;
+    use crate::tree::MemoryTree;
+    use crate::trust::policy::Policy;
 
     /// `BURGEE_WRITE_SCHEMAS=1 cargo test -p burgee-fleet schemas` writes them anew.
     #[test]
@@ -80,5 +88,59 @@ mod tests {
             assert_eq!(schema.schema["additionalProperties"], false, "{}", schema.name);
             assert!(schema.schema["title"].as_str().is_some_and(|title| title.ends_with(".yaml")), "{}", schema.name);
         }
+    }
+
+    const REFERENCE: &str = include_str!("../../docs/fleet-repository.md");
+
+    #[test]
+    fn the_reference_names_every_key() {
+        fn keys(value: &Value, found: &mut BTreeSet<String>) {
+            match value {
+                Value::Object(map) => {
+                    for (key, inner) in map {
+                        if let (true, Value::Object(properties)) = (key == "properties", inner) {
+                            found.extend(properties.keys().cloned());
+                        }
+                        keys(inner, found);
+                    }
+                }
+                Value::Array(list) => list.iter().for_each(|inner| keys(inner, found)),
+                _ => {}
+            }
+        }
+        let mut found = BTreeSet::new();
+        all().iter().for_each(|schema| keys(&schema.schema, &mut found));
+        let said =
+            |key: &String| ["`{}`", ".{}`", "`{}."].iter().any(|form| REFERENCE.contains(&form.replace("{}", key)));
+        let missing: Vec<_> = found.iter().filter(|key| !said(key)).collect();
+        assert!(found.len() > 50 && missing.is_empty(), "{missing:?}");
+    }
+
+    /// The examples of the reference are one repository, as far as its own files go.
+    #[test]
+    fn the_examples_of_the_reference_are_right() {
+        let blocks = REFERENCE.split("```yaml\n# ").skip(1).filter_map(|block| block.split_once("```"));
+        let mut files: Vec<(String, String)> = blocks
+            .map(|(block, _)| {
+                let (path, _) = block.split_once('\n').unwrap();
+                (path.to_owned(), format!("# {block}"))
+            })
+            .collect();
+        assert_eq!(files.len(), 8);
+        let policy = files.pop().unwrap();
+        assert!(Policy::parse(&policy.0, policy.1.as_bytes()).is_ok());
+        for (path, text) in [
+            ("apps/base/files/etc/base.conf", "tz=${TZ}\n"),
+            ("apps/base/files/base.service", "[Service]\n"),
+            ("apps/pos/compose.yaml", "services: {pos: {image: \"pos:1\", environment: {LOG: \"${LOG}\"}}}\n"),
+            ("apps/shelf/kubernetes/shelf.yaml", "kind: ConfigMap\n"),
+            ("apps/label-printer/app.yaml", "runtime: compose\n"),
+            ("apps/label-printer/compose.yaml", "services: {printer: {image: \"printer:1\"}}\n"),
+        ] {
+            files.push((path.to_owned(), text.to_owned()));
+        }
+        let tree: MemoryTree = files.into_iter().collect();
+        let found: Vec<_> = crate::repo::check(&tree).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["apps/shelf/app.yaml:1:1: warning: no device gets the app `shelf`"]);
     }
 }

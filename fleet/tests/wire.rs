@@ -20,7 +20,7 @@ use fleet::wire::jws::{self, Kind};
 use fleet::wire::key::PublicKey;
 use fleet::wire::notify::Notify;
 use fleet::wire::release::{Release, RolloutRelease, StageRelease};
-use fleet::wire::report::{Event, Logs, Place, Report, ReportBody};
+use fleet::wire::report::{Answer, Event, Logs, Outcome, Place, Report, ReportBody};
 use fleet::wire::status::{AppStatus, BlockedStatus, Condition, Health, Link, LinkState, PhaseName, Status, Sync};
 use fleet::wire::token::{Audience, DeviceToken};
 use jiff::Timestamp;
@@ -156,6 +156,8 @@ fn reports() {
     check("report-event", &report(ReportBody::Event(event), Some(Place { epoch: 3, counter: 16 })));
     let logs = Logs { command: 1_780_000_000_123, app: "pos".to_owned(), lines: vec!["one".to_owned()] };
     check("report-logs", &report(ReportBody::Logs(logs), None));
+    let answer = Answer { command: 1_780_000_000_123, outcome: Outcome::Refused, message: "nothing failed".to_owned() };
+    check("report-answer", &report(ReportBody::Answer(answer), None));
     check("status", &status());
 }
 

@@ -6,12 +6,16 @@
 
 pub mod bins;
 pub mod broker;
+pub mod browser;
 pub mod device;
 pub mod disk;
+pub mod engine;
 pub mod forge;
 pub mod http;
+pub mod hub;
 pub mod net;
 pub mod process;
 pub mod repo;
 pub mod systemd;
+pub mod trust;
 pub mod wait;

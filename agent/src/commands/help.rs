@@ -157,6 +157,12 @@ pub(super) const COMMANDS: [About; 15] = [
             option("--trust", "FILE", "who may sign (default: source.trust)"),
             option("--revoked", "FILE", "keys that never count (default: source.revoked)"),
             option("--after", "REVISION", "take signers and policy as they were at that commit"),
+            option("--floor", "ID", "the head must be at or above it (default: source.floor)"),
+            option("--token-file", "FILE", "the token for HTTP (default: source.token_file)"),
+            option("--timeout", "SECS", "the longest silence of the host (default: 60)"),
+            option("--floor", "ID", "the head must be at or above it (default: source.floor)"),
+            option("--token-file", "FILE", "the token for HTTP (default: source.token_file)"),
+            option("--timeout", "SECS", "the longest silence of the host (default: 60)"),
         ],
     },
     About {

@@ -170,9 +170,7 @@ async fn run(settings: Settings, once: bool, output: Output) -> Result<ExitCode,
 #[must_use]
 pub fn alone(invocation: &Invocation) -> Option<ExitCode> {
     match &invocation.command {
-        Command::Verify(arguments) => {
-            Some(verify::verify(arguments.clone(), SystemClock.now(), SystemClock.build_date()))
-        }
+        Command::Verify(arguments) => Some(verify::verify(arguments.clone(), &invocation.global, &SystemClock)),
         Command::Enroll(arguments) => {
             let global = &invocation.global;
             let settings = match config::load(global.config.as_deref(), &global.set) {

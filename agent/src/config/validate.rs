@@ -74,7 +74,11 @@ impl Inputs {
         Ok(DeviceSettings { name, labels: labels.map(|said| said.value).unwrap_or_default() })
     }
 
-    fn source(&self) -> Result<SourceSettings, ConfigError> {
+    /// Where the fleet repository is and who may sign: all that `verify` needs.
+    ///
+    /// # Errors
+    /// Names the place, the key and what was expected.
+    pub fn source(&self) -> Result<SourceSettings, ConfigError> {
         let url = self.text("source.url").ok_or_else(|| ConfigError::Missing {
             key: "source.url",
             cause: match self.files() {

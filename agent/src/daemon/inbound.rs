@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleet::revision::Revision;
 use fleet::wire::command::{Act, Command};
-use fleet::wire::report::{Logs, ReportBody};
+use fleet::wire::report::{self, Logs, Outcome, ReportBody};
 
 use super::context::{Parts, chain, with_hint};
 use super::core::{Core, Input, Pending, note};
@@ -139,12 +139,13 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 return;
             }
         };
-        let (event, message) = match self.answer(&ask) {
-            Ok(Answer::Done(message)) => ("command-done", message),
-            Ok(_) => ("command-done", String::new()),
-            Err(refusal) => ("command-refused", refusal.message),
+        let (outcome, message) = match self.answer(&ask) {
+            Ok(Answer::Done(message)) => (Outcome::Done, message),
+            Ok(_) => (Outcome::Done, String::new()),
+            Err(refusal) => (Outcome::Refused, refusal.message),
         };
-        self.say(None, event, &format!("command {sequence}: {message}"));
+        let answer = report::Answer { command: sequence, outcome, message };
+        self.uplink.report(ReportBody::Answer(answer), true);
     }
 
     /// Answers an operator; what only looks does so beside the loop.

@@ -17,7 +17,8 @@ mod meter;
 mod packs;
 mod process;
 mod session;
-mod tls;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -138,9 +139,7 @@ impl GitSource {
     }
 
     /// Waits no longer than this for a host's next byte (60 s by default).
-    ///
-    /// # Errors
-    /// As [`GitSource::open`], whose result this takes up.
+    #[must_use]
     pub fn with_silence(self, silence: Duration) -> Self {
         match Arc::try_unwrap(self.shared) {
             Ok(shared) => Self { shared: Arc::new(Shared { silence, ..shared }) },
@@ -240,17 +239,12 @@ fn object_limit(settings: &SourceSettings) -> usize {
 }
 
 fn client(settings: &SourceSettings) -> Result<reqwest::Client, SourceError> {
-    let ca_file = settings.ca_file.as_deref();
-    let shown = ca_file.map_or_else(|| "the system's certificates".to_owned(), |path| path.display().to_string());
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| SourceError::Local {
-        action: "read",
-        thing: shown.clone(),
-        transient: false,
-        hint: None,
-        source,
-    };
+    let tls = crate::tls::client_config(settings.ca_file.as_deref()).map_err(|source| {
+        let file = settings.ca_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        error::setting("source.ca_file", &file, None, source)
+    })?;
     let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::config(ca_file).map_err(failed)?)
+        .tls_backend_preconfigured((*tls).clone())
         // HTTP/2 costs more than it brings for two requests in a row.
         .http1_only()
         .connect_timeout(Duration::from_secs(15))

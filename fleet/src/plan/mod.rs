@@ -16,7 +16,7 @@ use crate::desired::DesiredApp;
 use crate::digest::Digest;
 use crate::finding::{Finding, Severity};
 use crate::name::{AppName, DeviceName};
-use crate::render::{AppCache, DeviceFacts, Rendered, Renderer, render_with};
+use crate::render::{AppCache, DeviceFacts, Memo, Rendered, Renderer, render_with};
 use crate::repo::assign::Assignment;
 use crate::repo::targets::targets;
 use crate::repo::value::Labels;
@@ -207,7 +207,8 @@ struct Inputs {
 
 impl<'a> Side<'a> {
     fn new(end: End<'a>, repo: &'a Repo) -> Result<Self, Vec<Finding>> {
-        let renderer = Renderer::new(end.tree, repo, end.commit);
+        let mut renderer = Renderer::new(end.tree, repo, end.commit);
+        renderer.memo = Some(Memo::default());
         let mut inputs = BTreeMap::new();
         let mut everything = Vec::new();
         let mut reaching = Vec::new();

@@ -43,7 +43,7 @@ impl fmt::Display for Plan {
         if self.bounded {
             writeln!(
                 f,
-                "note: the groups name too many label combinations; each group and each pair of groups stands for them"
+                "note: the groups name too many label combinations to look at all; each group, each pair of groups and each device file was"
             )?;
         }
         let changing = self.devices.len();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memo::Memo;
 use super::{files, kubernetes, no_digest};
 use crate::compose;
 use crate::desired::{AppSpec, Blobs, DesiredApp};
@@ -24,6 +25,8 @@ pub(crate) struct Renderer<'a> {
     pub(crate) commit: &'a CommitId,
     /// For `burgee check` alone: variables that some layer could define.
     pub(crate) possible: BTreeMap<String, String>,
+    /// For callers that render for many devices.
+    pub(crate) memo: Option<Memo>,
 }
 
 /// One app, rendered.
@@ -36,16 +39,20 @@ pub(crate) struct RenderedApp {
 
 impl<'a> Renderer<'a> {
     pub(crate) fn new(tree: &'a dyn Tree, repo: &'a Repo, commit: &'a CommitId) -> Self {
-        Self { tree, repo, commit, possible: BTreeMap::new() }
+        Self { tree, repo, commit, possible: BTreeMap::new(), memo: None }
     }
 
     /// One app as one device gets it.
     pub(crate) fn app(&self, name: &AppName, app: &App, device: &Assignment<'_>) -> Result<RenderedApp, Vec<Finding>> {
-        self.app_with(name, app, &device.scope(name, app, self.commit))
+        let scope = device.scope(name, app, self.commit);
+        match &self.memo {
+            Some(memo) => memo.get(self.tree, name, &scope, || self.app_with(name, app, &scope)),
+            None => self.app_with(name, app, &scope),
+        }
     }
 
     /// One app with these variables.
-    pub(crate) fn app_with(&self, name: &AppName, app: &App, scope: &Scope) -> Result<RenderedApp, Vec<Finding>> {
+    fn app_with(&self, name: &AppName, app: &App, scope: &Scope) -> Result<RenderedApp, Vec<Finding>> {
         let scope = scope.clone().with_possible(self.possible.clone());
         let folder = format!("apps/{name}");
         let (spec, blobs, notes) = match &app.runtime {

@@ -28,7 +28,6 @@ const KEEP: [&str; 4] = ["volumes", "pvcs", "namespaces", "crds"];
 /// `apps/<app>/app.yaml`: how an app is run and judged.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[schemars(title = "apps/<app>/app.yaml")]
 pub(crate) struct AppFile {
     /// What runs it.
     pub(crate) runtime: RuntimeName,

@@ -14,16 +14,17 @@ use super::value::label_variable;
 use super::{Repo, Whose, app_path, below, error, read_app, references};
 use crate::finding::{Finding, Severity};
 use crate::name::{AppName, DeviceName, GroupName};
-use crate::render::{RenderedApp, Renderer, missing_dependencies, tidy};
+use crate::render::{Memo, RenderedApp, Renderer, missing_dependencies, tidy};
 use crate::revision::CommitId;
 use crate::tree::Tree;
-use crate::vars::{Scope, names};
+use crate::vars::names;
 use crate::yaml::Place;
 
 /// Checks a whole repository; an empty answer is a good one. In order of path and place.
 #[must_use]
 pub fn check(tree: &dyn Tree) -> Vec<Finding> {
     let (repo, mut found) = Repo::read(tree, Whose::Everyone);
+    found.extend(crate::trust::check(tree));
     let mut apps = BTreeMap::new();
     if let Some(repo) = &repo {
         for name in &repo.apps {
@@ -59,6 +60,7 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
     let Ok(commit) = "0".repeat(40).parse::<CommitId>() else { return found };
     let mut renderer = Renderer::new(tree, repo, &commit);
     renderer.possible = possible(tree, repo, apps);
+    renderer.memo = Some(Memo::default());
     let Targets { targets, bounded, stand_in } = targets(&[repo]);
     if bounded {
         found.push(Finding {
@@ -66,11 +68,12 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
             ..error(
                 super::FLEET_FILE,
                 Place::START,
-                "the groups name too many label combinations to check each; each group and each pair of groups was checked",
+                "the groups name too many label combinations to check all; each group, each pair of groups and each device file was checked",
             )
         });
     }
-    let mut scopes: BTreeSet<(&AppName, Vec<(String, String)>)> = BTreeSet::new();
+    let mut said: BTreeSet<Finding> = BTreeSet::new();
+    let mut given: BTreeSet<&AppName> = BTreeSet::new();
     let mut dependencies: BTreeMap<(&AppName, &AppName), Dependency> = BTreeMap::new();
     for target in &targets {
         let device: &DeviceName = target.device.as_ref().unwrap_or(&stand_in);
@@ -83,23 +86,22 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
         for name in assignment.apps.keys() {
             let Some((name, app)) = apps.get_key_value(*name) else { continue };
             for before in &app.depends_on {
-                let given = assignment.apps.contains_key(&before.value);
-                let missing = (!given).then(|| missing_dependencies(&assignment, &only(name, app)));
+                let both = assignment.apps.contains_key(&before.value);
+                let missing = (!both).then(|| missing_dependencies(&assignment, &only(name, app)));
                 dependencies.entry((name, &before.value)).or_default().count(missing);
             }
-            let scope = assignment.scope(name, app, &commit);
-            if scopes.insert((name, key(&scope))) {
-                found.extend(outcome(renderer.app_with(name, app, &scope)));
-            }
+            said.extend(outcome(renderer.app(name, app, &assignment)));
+            given.insert(name);
         }
     }
+    found.extend(said);
     for ((_, before), dependency) in dependencies {
         if repo.apps.contains(before) {
             found.extend(dependency.finding(before));
         }
     }
     for (name, app) in apps {
-        if scopes.iter().any(|(rendered, _)| *rendered == name) {
+        if given.contains(name) {
             continue;
         }
         let nobody = Assignment::new(repo, &stand_in, &BTreeMap::new());
@@ -115,10 +117,6 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
 
 fn only(name: &AppName, app: &App) -> BTreeMap<AppName, App> {
     BTreeMap::from([(name.clone(), app.clone())])
-}
-
-fn key(scope: &Scope) -> Vec<(String, String)> {
-    scope.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn outcome(rendered: Result<RenderedApp, Vec<Finding>>) -> Vec<Finding> {

@@ -22,7 +22,6 @@ const ARCHITECTURES: [&str; 3] = ["aarch64", "armv7", "x86_64"];
 /// `burgee.yaml`: the format, the fleet's name, fleet-wide variables.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "burgee.yaml")]
 pub(crate) struct FleetFile {
     /// Always 1.
     #[schemars(range(min = 1, max = 1))]
@@ -155,7 +154,6 @@ pub(crate) fn http_url(text: &str) -> Result<String, String> {
 /// `groups/<group>.yaml`: devices chosen by labels, with the apps and variables they get.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "groups/<group>.yaml")]
 pub(crate) struct GroupFile {
     /// The group with the higher priority sets a variable. Default 0.
     priority: Option<i32>,
@@ -203,7 +201,6 @@ impl Group {
 /// `devices/<device>.yaml`: labels, variables and extra apps of one device.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "devices/<device>.yaml")]
 pub(crate) struct DeviceFile {
     /// Labels; they go before those of the device's `agent.toml`.
     #[schemars(with = "Option<LabelsMap>")]

@@ -29,16 +29,6 @@ use crate::yaml::Place;
 
 /// The fleet's own file.
 pub const FLEET_FILE: &str = "burgee.yaml";
-/// The folders of format 1, beside [`FLEET_FILE`].
-pub const FOLDERS: [&str; 5] = ["trust", "apps", "groups", "devices", "rollouts"];
-
-/// Whether a path from the repository's root belongs to format 1. Other paths are not looked at.
-#[must_use]
-pub fn in_format(path: &str) -> bool {
-    let first = path.split('/').next().unwrap_or_default();
-    path == FLEET_FILE || FOLDERS.contains(&first)
-}
-
 /// For whom a repository is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Whose<'a> {

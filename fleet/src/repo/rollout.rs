@@ -21,7 +21,6 @@ const MAX_STAGES: usize = 64;
 /// `rollouts/<rollout>.yaml`: how a revision moves over groups.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[schemars(title = "rollouts/<rollout>.yaml")]
 pub(crate) struct RolloutFile {
     /// The groups whose devices it paces; a group is in one rollout at most.
     #[schemars(with = "Vec<NameText>", length(min = 1))]

@@ -3,7 +3,8 @@
 //! difference to which groups a device is in.
 //!
 //! Bounded: where the combinations are too many, one device for each group
-//! and each pair of groups stands for them.
+//! and each pair of groups stands for them; a device file is there at least
+//! with its own labels alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 

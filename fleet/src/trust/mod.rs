@@ -18,6 +18,8 @@ pub mod sshsig;
 mod chain;
 mod check;
 mod force;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use chain::{Rules, Verdict, judge, judge_anew, mark_at, policy_of, signer_at};

@@ -52,6 +52,30 @@ pub enum ReportBody {
     Event(Event),
     /// An answer to the command `logs`.
     Logs(Logs),
+    /// What became of any other command. Sent once a command.
+    Answer(Answer),
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// The command's sequence.
+    pub command: u64,
+    pub outcome: Outcome,
+    /// One sentence, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What a device made of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Taken on: what comes of it shows in the status.
+    Done,
+    /// It would not, or could not.
+    Refused,
 }
 
 /// Something that happened.

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet::compose::model::{Condition, FailureAction, Project, Restart, Service};
+use fleet::compose::model::{Project, Service};
 use fleet::desired::DesiredApp;
 use fleet::digest::Digest;
 use fleet::name::AppName;
@@ -18,6 +18,8 @@ use super::action::Action;
 use super::identity::{self, Identity};
 use super::materialise;
 use super::observe::{Observed, Seen, Stand};
+use super::removals::{removals, reverse};
+use super::rolling::rolling;
 use super::why;
 use crate::ports::runtime::{Inventory, Object, Plan, RuntimeError, Step, Verb};
 
@@ -33,22 +35,22 @@ pub(super) struct Wanted<'a> {
 }
 
 /// One container that is wanted.
-struct Slot<'a> {
-    service: &'a str,
-    number: u32,
-    name: String,
-    definition: &'a Service,
-    identity: &'a Identity,
-    networks: BTreeSet<String>,
+pub(super) struct Slot<'a> {
+    pub(super) service: &'a str,
+    pub(super) number: u32,
+    pub(super) name: String,
+    pub(super) definition: &'a Service,
+    pub(super) identity: &'a Identity,
+    pub(super) networks: BTreeSet<String>,
 }
 
 /// What becomes of a slot.
-struct Fate<'s> {
-    keep: Option<&'s Seen>,
+pub(super) struct Fate<'s> {
+    pub(super) keep: Option<&'s Seen>,
     /// Under which name a new container is made.
-    fresh: Option<String>,
+    pub(super) fresh: Option<String>,
     /// Containers of this slot that go.
-    former: Vec<&'s Seen>,
+    pub(super) former: Vec<&'s Seen>,
 }
 
 pub(super) fn container(name: &str) -> Object {
@@ -71,7 +73,7 @@ pub(super) fn name_of(project: &Project, service: &str, definition: &Service, nu
     }
 }
 
-fn step(verb: Verb, object: Object, why: impl Into<String>, data: Action) -> Step<Action> {
+pub(super) fn step(verb: Verb, object: Object, why: impl Into<String>, data: Action) -> Step<Action> {
     Step { verb, object, why: why.into(), after_steady: false, data }
 }
 
@@ -315,200 +317,16 @@ fn fates<'s>(
 }
 
 /// Whether a container holds a host port that the slot's new one needs.
-fn clash(slot: &Slot<'_>, seen: &Seen) -> bool {
+pub(super) fn clash(slot: &Slot<'_>, seen: &Seen) -> bool {
     slot.definition.ports.iter().any(|port| {
         let Some(published) = &port.published else { return false };
         !published.contains('-') && seen.ports.contains(&format!("{published}/{}", port.protocol))
     })
 }
 
-/// What leaves for good, and what has to make way before anything new can be
-/// started: containers on a network that is made anew, and those that hold
-/// another slot's name or port, with all that refer to them.
-fn removals<'s>(
-    observed: &'s Observed,
-    slots: &[Slot<'_>],
-    fates: &[Fate<'s>],
-    replaced: &BTreeMap<&str, &str>,
-    prune: bool,
-) -> (Vec<&'s Seen>, Vec<&'s Seen>) {
-    let is_slot = |seen: &Seen| slots.iter().any(|slot| slot.service == seen.service && slot.number == seen.number);
-    let leaving: Vec<&Seen> = observed.containers.iter().filter(|seen| prune && !is_slot(seen)).collect();
-    let former: Vec<(usize, &Seen)> =
-        fates.iter().enumerate().flat_map(|(index, fate)| fate.former.iter().map(move |seen| (index, *seen))).collect();
-    let mut early: Vec<&Seen> = Vec::new();
-    for (index, seen) in &former {
-        let on_replaced = seen.networks.iter().any(|name| replaced.contains_key(name.as_str()));
-        let hinders = slots.iter().zip(fates).enumerate().any(|(other, (slot, fate))| {
-            other != *index && fate.fresh.is_some() && (slot.name == seen.name || clash(slot, seen))
-        });
-        if on_replaced || hinders {
-            early.push(seen);
-        }
-    }
-    loop {
-        let going: BTreeSet<&str> = leaving.iter().chain(&early).map(|seen| seen.id.as_str()).collect();
-        let refers = |seen: &Seen| seen.refers.iter().any(|id| going.contains(id.as_str()));
-        let more: Vec<&Seen> = former
-            .iter()
-            .map(|(_, seen)| *seen)
-            .filter(|seen| !going.contains(seen.id.as_str()) && refers(seen))
-            .collect();
-        if more.is_empty() {
-            break;
-        }
-        early.extend(more);
-    }
-    (reverse(leaving), reverse(early))
-}
-
-/// Containers in the order in which they can go: dependents first.
-fn reverse(mut left: Vec<&Seen>) -> Vec<&Seen> {
-    let mut order = Vec::new();
-    while !left.is_empty() {
-        let needed = |seen: &Seen| {
-            left.iter().any(|other| {
-                other.id != seen.id
-                    && (other.refers.contains(&seen.id)
-                        || other.service != seen.service && other.depends.contains(&seen.service))
-            })
-        };
-        let (free, rest): (Vec<&Seen>, Vec<&Seen>) = left.iter().partition(|seen| !needed(seen));
-        if free.is_empty() {
-            order.extend(rest);
-            break;
-        }
-        order.extend(free);
-        left = rest;
-    }
-    order
-}
-
-fn removal(verb: Verb, seen: &Seen, why: &str) -> Step<Action> {
+pub(super) fn removal(verb: Verb, seen: &Seen, why: &str) -> Step<Action> {
     let data = Action::RemoveContainer { id: seen.id.clone(), grace_secs: seen.grace_secs };
     step(verb, container(&seen.name), why, data)
-}
-
-/// Service by service: dependencies are waited for, the former container goes,
-/// the new one takes its place.
-fn rolling(
-    wanted: &Wanted<'_>,
-    slots: &[Slot<'_>],
-    fates: &[Fate<'_>],
-    gone: &BTreeSet<&str>,
-    steps: &mut Vec<Step<Action>>,
-) {
-    let limit_ms = wanted.desired.health.timeout_ms;
-    let mut awaited: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for name in identity::order(wanted.project) {
-        let Some(definition) = wanted.project.services.get(name) else { continue };
-        let mine: Vec<(&Slot<'_>, &Fate<'_>)> =
-            slots.iter().zip(fates).filter(|(slot, _)| slot.service == name).collect();
-        let due: Vec<&(&Slot<'_>, &Fate<'_>)> = mine
-            .iter()
-            .filter(|(slot, fate)| fate.fresh.is_some() || start(slot, fate).is_some() || !fate.former.is_empty())
-            .collect();
-        if due.is_empty() {
-            continue;
-        }
-        for (on, how) in &definition.depends_on {
-            let condition = match how.condition {
-                Condition::Started => continue,
-                Condition::Healthy => "healthy",
-                Condition::CompletedSuccessfully => "completed",
-            };
-            if wanted.project.services.contains_key(on) && awaited.insert((on, condition)) {
-                let data = Action::AwaitService {
-                    service: on.clone(),
-                    condition: how.condition,
-                    required: how.required,
-                    limit_ms,
-                };
-                let first = &wanted.project.services[on];
-                let object = container(&name_of(wanted.project, on, first, 1));
-                steps.push(step(Verb::Wait, object, format!("{name} wants it {condition}"), data));
-            }
-        }
-        let update = &definition.update;
-        let renewed = due.iter().any(|(_, fate)| !fate.former.is_empty());
-        let size = match update.parallelism {
-            Some(0) => due.len(),
-            None if !renewed => due.len(),
-            None => 1,
-            Some(size) => size as usize,
-        };
-        let batches = due.chunks(size.max(1));
-        let last = batches.len().saturating_sub(1);
-        for (index, batch) in batches.enumerate() {
-            // A slot whose former container is gone already has nothing to overlap with.
-            let overlaps =
-                |fate: &Fate<'_>| update.start_first && fate.former.iter().any(|seen| !gone.contains(seen.id.as_str()));
-            let watch = |steps: &mut Vec<Step<Action>>, names: Vec<String>, healthy: bool, then_ms: u64| {
-                let Some(object) = names.first().map(|name| container(name)) else { return };
-                let data = Action::Watch {
-                    names,
-                    monitor_ms: update.monitor_ms.unwrap_or_default(),
-                    healthy,
-                    tolerate: update.failure_action == FailureAction::Continue,
-                    limit_ms,
-                    then_ms,
-                };
-                steps.push(step(Verb::Wait, object, "to see whether the update holds", data));
-            };
-            let mut overlapping = Vec::new();
-            for (slot, fate) in batch.iter().filter(|(_, fate)| overlaps(fate)) {
-                let name = fate.fresh.clone().or_else(|| fate.keep.map(|seen| seen.name.clone())).unwrap_or_default();
-                let data = Action::StartContainer { name: name.clone(), from: None, start: true };
-                if fate.keep.is_none_or(|seen| seen.stand != Stand::Running) {
-                    steps.push(step(Verb::Start, container(&slot.name), "beside its former self", data));
-                }
-                overlapping.push(name);
-            }
-            watch(steps, overlapping, true, 0);
-            for (_, fate) in batch {
-                for seen in fate.former.iter().filter(|seen| !gone.contains(seen.id.as_str())) {
-                    steps.push(removal(Verb::Replace, seen, "its successor is ready"));
-                }
-            }
-            let mut started = Vec::new();
-            for (slot, fate) in batch {
-                if let Some((why, data)) = start(slot, fate) {
-                    steps.push(step(Verb::Start, container(&slot.name), why, data));
-                }
-                if !overlaps(fate) && (fate.fresh.is_some() || renewed) {
-                    started.push(slot.name.clone());
-                }
-            }
-            let then_ms = if index == last { 0 } else { update.delay_ms.unwrap_or_default() };
-            if renewed && (update.monitor_ms.is_some() || then_ms > 0 || index != last) {
-                let names = if started.is_empty() {
-                    batch.iter().map(|(slot, _)| slot.name.clone()).collect()
-                } else {
-                    started
-                };
-                watch(steps, names, index != last, then_ms);
-            }
-        }
-    }
-}
-
-/// What brings a slot's container to life under its own name, if anything has to.
-fn start(slot: &Slot<'_>, fate: &Fate<'_>) -> Option<(&'static str, Action)> {
-    let data = |from: Option<String>, start| Action::StartContainer { name: slot.name.clone(), from, start };
-    let Some(seen) = fate.keep else {
-        let made = fate.fresh.clone()?;
-        return Some(("created", data((made != slot.name).then_some(made), true)));
-    };
-    let renamed = (seen.name != slot.name).then(|| seen.name.clone());
-    let ends = matches!(slot.definition.restart, Restart::No | Restart::OnFailure { .. });
-    let (why, start) = match seen.stand {
-        Stand::Created => ("never started", true),
-        Stand::Paused => ("paused", true),
-        Stand::Exited { code: 0 } if ends => ("done", false),
-        Stand::Exited { .. } => ("stopped", true),
-        Stand::Running | Stand::Restarting | Stand::Gone => ("named otherwise", false),
-    };
-    (start || renamed.is_some()).then(|| (why, data(renamed, start)))
 }
 
 fn reason(wanted: &Wanted<'_>, slot: &Slot<'_>, seen: &Seen, replaced: &BTreeMap<&str, &str>) -> String {

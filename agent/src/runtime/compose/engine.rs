@@ -38,7 +38,7 @@ pub(super) struct Link {
     pub(super) podman: bool,
     /// Negotiated version of the API.
     pub(super) api: (usize, usize),
-    address: Arc<str>,
+    pub(super) address: Arc<str>,
     stale: Arc<AtomicBool>,
 }
 
@@ -246,10 +246,10 @@ fn advice(message: &str) -> Option<String> {
 /// An Engine wraps its causes in layers; the innermost says it.
 fn sentence(message: &str) -> String {
     let text = message.strip_prefix("Error response from daemon: ").unwrap_or(message);
-    if text.contains("port is already allocated") {
-        if let Some(port) = text.split("Bind for ").nth(1).and_then(|rest| rest.split(" failed").next()) {
-            return format!("{port}: port is already allocated");
-        }
+    if text.contains("port is already allocated")
+        && let Some(port) = text.split("Bind for ").nth(1).and_then(|rest| rest.split(" failed").next())
+    {
+        return format!("{port}: port is already allocated");
     }
     text.to_owned()
 }

@@ -9,7 +9,7 @@ use bollard::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequ
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions, RenameContainerOptions, StopContainerOptions,
 };
-use fleet::compose::model::{Condition, MountSource, Network, Project, Restart, Service, Volume};
+use fleet::compose::model::{MountSource, Network, Project, Service, Volume};
 use fleet::desired::AppSpec;
 use fleet::digest::Digest;
 use tokio::time::Instant;
@@ -17,11 +17,12 @@ use tokio::time::Instant;
 use super::action::Action;
 use super::diff;
 use super::engine::{Failure, Link, READ, WRITE};
-use super::health::{CheckState, Look, OwnChecks};
+use super::health::OwnChecks;
 use super::identity;
 use super::labels::{self, Owner};
 use super::materialise;
-use super::observe::{self, Stand, inspect};
+use super::observe::{self};
+use super::read::inspect;
 use super::spec::{self, Surroundings};
 use crate::ports::runtime::{Hinted, Object, RuntimeError, Task};
 
@@ -100,7 +101,7 @@ impl Hands<'_> {
         }
     }
 
-    fn service(&self, name: &str, object: &Object) -> Result<(&Project, &Service), RuntimeError> {
+    pub(super) fn service(&self, name: &str, object: &Object) -> Result<(&Project, &Service), RuntimeError> {
         let project = self.project()?;
         Ok((project, project.services.get(name).ok_or_else(|| changed(object))?))
     }
@@ -205,12 +206,12 @@ impl Hands<'_> {
         let networks = service.networks.keys().filter_map(|key| project.networks.get(key)).map(|it| it.name.as_str());
         let networks: BTreeSet<&str> = networks.collect();
         if let Some(found) = inspect(self.link, name).await? {
-            let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+            let labels = found.config.labels.unwrap_or_default();
             if !self.owner.owns(&labels) {
                 let owner = labels::maker(&labels);
                 return Err(RuntimeError::Foreign { object: object.clone(), owner });
             }
-            let on = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            let on = found.network_settings.networks.unwrap_or_default();
             let whole = networks.iter().all(|network| on.contains_key(*network));
             return match whole && labels.get(labels::DIGEST).is_some_and(|label| label == digest) {
                 true => Ok(()),
@@ -337,16 +338,15 @@ impl Hands<'_> {
             .map(|mount| mount.target.as_str())
             .collect();
         let mounts = found.mounts.unwrap_or_default().into_iter();
-        let anonymous = mounts.filter_map(|mount| match (mount.typ.as_deref(), mount.name, mount.destination) {
-            (Some("volume"), Some(name), Some(target)) if is_anonymous(&name) => Some((target, name)),
-            _ => None,
-        });
+        let anonymous = mounts
+            .filter(|mount| mount.kind == "volume" && is_anonymous(&mount.name))
+            .map(|mount| (mount.destination, mount.name));
         Ok(anonymous.filter(|(target, _)| !named.contains(target.as_str())).collect())
     }
 
     async fn remove_container(&self, object: &Object, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
         let Some(found) = inspect(self.link, id).await? else { return Ok(()) };
-        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let labels = found.config.labels.unwrap_or_default();
         if !self.owner.owns(&labels) {
             return Err(changed(object));
         }
@@ -400,124 +400,24 @@ impl Hands<'_> {
             }
         }
         let Some(found) = inspect(self.link, name).await? else { return Err(changed(object)) };
-        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let labels = found.config.labels.unwrap_or_default();
         if !self.owner.owns(&labels) {
             return Err(changed(object));
         }
         if !start {
             return Ok(());
         }
-        let state = found.state.unwrap_or_default();
-        if state.paused.unwrap_or_default() {
+        if found.state.paused {
             let unpaused = self.link.ask(WRITE, self.link.docker.unpause_container(name)).await;
             return done(unpaused, &[], "unpause", object);
         }
-        if state.running.unwrap_or_default() {
+        if found.state.running {
             return Ok(());
         }
         match self.link.ask(WRITE, self.link.docker.start_container(name, None)).await {
             Err(failure) if failure.is_missing() && inspect(self.link, name).await?.is_none() => Err(changed(object)),
             outcome => done(outcome, &[304], "start", object),
         }
-    }
-
-    /// Waits until all of a service's containers satisfy a dependent.
-    async fn await_service(
-        &self,
-        object: &Object,
-        name: &str,
-        condition: Condition,
-        limit: Duration,
-    ) -> Result<(), RuntimeError> {
-        let (project, service) = self.service(name, object)?;
-        let names: Vec<String> =
-            (1..=service.replicas).map(|number| diff::name_of(project, name, service, number)).collect();
-        let deadline = Instant::now() + limit;
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let mut waits_for = None;
-            for name in &names {
-                let Some(look) = self.own.look(self.link, name).await? else { return Err(changed(object)) };
-                match satisfied(&look, condition, service.restart) {
-                    Some(Ok(())) => {}
-                    Some(Err(cause)) => return Err(step_failed("wait for", object, &cause, false)),
-                    None => waits_for = Some(name.clone()),
-                }
-            }
-            let Some(name) = waits_for else { return Ok(()) };
-            if Instant::now() > deadline {
-                let cause = match condition {
-                    Condition::Healthy => format!("{name} was not healthy within {} s", limit.as_secs()),
-                    _ => format!("{name} was not done within {} s", limit.as_secs()),
-                };
-                return Err(step_failed("wait for", object, &cause, false));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(Duration::from_millis(500));
-        }
-    }
-
-    /// Watches containers after an update: until they are healthy if
-    /// `healthy`, and in any case for `monitor`.
-    async fn watch(
-        &self,
-        names: &[String],
-        monitor: Duration,
-        healthy: bool,
-        limit: Duration,
-    ) -> Result<(), RuntimeError> {
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let mut waiting = begun.elapsed() < monitor;
-            for name in names {
-                let object = diff::container(name);
-                let look = self.own.look(self.link, name).await?.ok_or_else(|| changed(&object))?;
-                let failed = |cause: &str| Err(step_failed("update", &object, cause, false));
-                match (look.stand, &look.check) {
-                    (Stand::Exited { code: 0 }, _) => {}
-                    (Stand::Exited { code }, _) => return failed(&format!("it exited with code {code}")),
-                    (Stand::Restarting, _) => return failed("it crashes"),
-                    _ if look.restarts > 0 => return failed("it crashed"),
-                    (_, CheckState::Unhealthy(output)) => return failed(&format!("healthcheck failing: {output}")),
-                    (Stand::Running, CheckState::Starting) if healthy => waiting = true,
-                    (Stand::Running, _) => {}
-                    (Stand::Created | Stand::Paused | Stand::Gone, _) => return Err(changed(&object)),
-                }
-            }
-            if !waiting {
-                return Ok(());
-            }
-            if begun.elapsed() > limit.max(monitor) {
-                let object = diff::container(names.first().map(String::as_str).unwrap_or_default());
-                return Err(step_failed("update", &object, "it was not healthy in time", false));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(Duration::from_millis(500));
-        }
-    }
-}
-
-/// Whether a container is as its dependent wants it; `None`: not yet.
-fn satisfied(look: &Look, condition: Condition, restart: Restart) -> Option<Result<(), String>> {
-    let ended = |code: i64| match restart {
-        Restart::No => Some(Err(format!("it exited with code {code}"))),
-        // The Engine may start it again.
-        Restart::OnFailure { .. } | Restart::Always | Restart::UnlessStopped => None,
-    };
-    match (condition, look.stand) {
-        (_, Stand::Created) if !look.error.is_empty() => Some(Err(format!("it could not start: {}", look.error))),
-        (_, Stand::Gone) => Some(Err("the engine calls it dead".to_owned())),
-        (Condition::Started, Stand::Running | Stand::Exited { .. }) => Some(Ok(())),
-        (Condition::Healthy, Stand::Running) => match &look.check {
-            CheckState::Healthy => Some(Ok(())),
-            CheckState::None => Some(Err("it has no healthcheck".to_owned())),
-            CheckState::Unhealthy(output) => Some(Err(format!("healthcheck failing: {output}"))),
-            CheckState::Starting => None,
-        },
-        (Condition::CompletedSuccessfully, Stand::Exited { code: 0 }) => Some(Ok(())),
-        (_, Stand::Exited { code }) => ended(code),
-        _ => None,
     }
 }
 
@@ -550,11 +450,11 @@ fn done(outcome: Result<(), Failure>, fine: &[u16], action: &'static str, object
     }
 }
 
-fn step_failed(action: &'static str, object: &Object, cause: &str, transient: bool) -> RuntimeError {
+pub(super) fn step_failed(action: &'static str, object: &Object, cause: &str, transient: bool) -> RuntimeError {
     RuntimeError::Step { action, object: object.clone(), transient, source: cause.to_owned().into() }
 }
 
-fn changed(object: &Object) -> RuntimeError {
+pub(super) fn changed(object: &Object) -> RuntimeError {
     RuntimeError::Changed { object: object.clone() }
 }
 

@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use bollard::models::{ContainerStateStatusEnum, HealthConfig, HealthStatusEnum};
 use bollard::query_parameters::LogsOptions;
 use fleet::compose::model::{Project, Restart, Service};
 use fleet::wire::status::Health;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
-use super::engine::{Link, READ, one_line};
-use super::observe::{Observed, Stand, inspect};
+use super::engine::{Link, READ, WRITE, one_line};
+use super::observe::{Observed, Stand};
+use super::read::{self, Inspection};
 use crate::ports::runtime::{RuntimeError, Verdict};
 
 /// A container that was started again by the Engine, and runs for less than
@@ -26,13 +25,10 @@ pub(super) struct Look {
     pub(super) stand: Stand,
     pub(super) check: CheckState,
     pub(super) restarts: i64,
-    /// Why it did not start, or how it died.
+    /// Why it did not start.
     pub(super) error: String,
     oom: bool,
     started_at: Option<Timestamp>,
-    health_config: Option<HealthConfig>,
-    /// Whether the Engine ran the check at all.
-    checked: bool,
 }
 
 /// What the healthcheck says.
@@ -45,107 +41,70 @@ pub(super) enum CheckState {
     Unhealthy(String),
 }
 
-/// Podman leaves healthchecks to systemd timers. Where those don't run, the
-/// checks are run from here, whenever somebody looks; this counts failures.
+/// Podman leaves the running of healthchecks to systemd timers. Where nothing
+/// runs them, Podman is asked to, whenever somebody looks and the interval is
+/// over.
 #[derive(Default)]
 pub(super) struct OwnChecks {
-    failed: Mutex<HashMap<String, i64>>,
+    /// By container: when its last check ended, and when that was first seen.
+    seen: Mutex<HashMap<String, (String, Instant)>>,
 }
 
 impl OwnChecks {
     /// Looks at one container; `None`: there is none.
     pub(super) async fn look(&self, link: &Link, name: &str) -> Result<Option<Look>, RuntimeError> {
-        let Some(mut look) = look(link, name).await? else { return Ok(None) };
-        if link.podman && look.stand == Stand::Running && look.check == CheckState::Starting && !look.checked {
-            if let Some(config) = &look.health_config {
-                look.check = self.run(link, &look.id, config).await?;
+        let Some(mut found) = read::inspect(link, name).await? else { return Ok(None) };
+        if link.podman && self.is_due(&found) {
+            read::run_healthcheck(link, &found.id, WRITE).await?;
+            match read::inspect(link, name).await? {
+                Some(fresh) => found = fresh,
+                None => return Ok(None),
             }
         }
-        Ok(Some(look))
-    }
-
-    async fn run(&self, link: &Link, id: &str, config: &HealthConfig) -> Result<CheckState, RuntimeError> {
-        let test = config.test.clone().unwrap_or_default();
-        let command = match test.split_first() {
-            Some((first, rest)) if first == "CMD" => rest.to_vec(),
-            Some((first, rest)) if first == "CMD-SHELL" => {
-                [&["/bin/sh".to_owned(), "-c".to_owned()][..], rest].concat()
-            }
-            _ => return Ok(CheckState::None),
+        let stand = Stand::new(&found.state.status, found.state.exit_code);
+        let health = found.state.health.unwrap_or_default();
+        let last = health.log.iter().flatten().last().map(|result| one_line(&result.output)).unwrap_or_default();
+        let check = match health.status.as_str() {
+            "starting" => CheckState::Starting,
+            "healthy" => CheckState::Healthy,
+            "unhealthy" => CheckState::Unhealthy(last),
+            _ => CheckState::None,
         };
-        let nanos = config.timeout.filter(|nanos| *nanos > 0).unwrap_or(30_000_000_000);
-        let limit = Duration::from_nanos(nanos.unsigned_abs());
-        let (passed, output) = match tokio::time::timeout(limit, exec(link, id, command)).await {
-            Ok(outcome) => outcome?,
-            Err(_) => (false, format!("no answer within {} s", limit.as_secs())),
-        };
-        let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if passed {
-            failed.remove(id);
-            return Ok(CheckState::Healthy);
-        }
-        let count = failed.entry(id.to_owned()).or_default();
-        *count += 1;
-        let retries = config.retries.filter(|retries| *retries > 0).unwrap_or(3);
-        Ok(if *count >= retries { CheckState::Unhealthy(output) } else { CheckState::Starting })
+        Ok(Some(Look {
+            id: found.id,
+            stand,
+            check,
+            restarts: found.restart_count,
+            error: one_line(&found.state.error),
+            oom: found.state.oom_killed,
+            started_at: found.state.started_at.parse().ok(),
+        }))
     }
-}
 
-/// Runs a command in a container: (whether it exited 0, its output).
-async fn exec(link: &Link, id: &str, command: Vec<String>) -> Result<(bool, String), RuntimeError> {
-    let what = "healthcheck";
-    let options = CreateExecOptions::<String> {
-        cmd: Some(command),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        ..CreateExecOptions::default()
-    };
-    let made = link.ask(READ, link.docker.create_exec(id, options)).await.map_err(|failure| failure.reading(what))?;
-    let started = link.ask(READ, link.docker.start_exec(&made.id, None::<StartExecOptions>)).await;
-    let mut text = String::new();
-    if let StartExecResults::Attached { mut output, .. } = started.map_err(|failure| failure.reading(what))? {
-        while let Some(Ok(piece)) = output.next().await {
-            if text.len() < 4096 {
-                text.push_str(&piece.to_string());
+    fn is_due(&self, found: &Inspection) -> bool {
+        let Some(config) = found.config.healthcheck.as_ref().filter(|_| found.state.running) else { return false };
+        if config.test.as_ref().and_then(|test| test.first()).is_none_or(|word| word == "NONE") {
+            return false;
+        }
+        let health = found.state.health.as_ref();
+        let Some(last) = health.and_then(|health| health.log.as_ref()?.last()) else { return true };
+        let interval = if config.interval > 0 { config.interval.unsigned_abs() } else { 30_000_000_000 };
+        let id = &found.id;
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match seen.get(id) {
+            // A second's grace for a timer that does run.
+            Some((end, since)) if *end == last.end => {
+                since.elapsed() > Duration::from_nanos(interval) + Duration::from_secs(1)
+            }
+            _ => {
+                if seen.len() > 1000 {
+                    seen.clear();
+                }
+                seen.insert(id.clone(), (last.end.clone(), Instant::now()));
+                false
             }
         }
     }
-    let ended = link.ask(READ, link.docker.inspect_exec(&made.id)).await.map_err(|failure| failure.reading(what))?;
-    Ok((ended.exit_code == Some(0), one_line(&text)))
-}
-
-async fn look(link: &Link, name: &str) -> Result<Option<Look>, RuntimeError> {
-    let Some(found) = inspect(link, name).await? else { return Ok(None) };
-    let state = found.state.unwrap_or_default();
-    let code = state.exit_code.unwrap_or_default();
-    let stand = match state.status {
-        Some(ContainerStateStatusEnum::CREATED) => Stand::Created,
-        Some(ContainerStateStatusEnum::RUNNING) => Stand::Running,
-        Some(ContainerStateStatusEnum::PAUSED) => Stand::Paused,
-        Some(ContainerStateStatusEnum::RESTARTING) => Stand::Restarting,
-        Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::STOPPING) => Stand::Exited { code },
-        _ => Stand::Gone,
-    };
-    let health = state.health.unwrap_or_default();
-    let log = health.log.unwrap_or_default();
-    let last = log.last().and_then(|result| result.output.as_deref()).map(one_line).unwrap_or_default();
-    let check = match health.status {
-        Some(HealthStatusEnum::STARTING) => CheckState::Starting,
-        Some(HealthStatusEnum::HEALTHY) => CheckState::Healthy,
-        Some(HealthStatusEnum::UNHEALTHY) => CheckState::Unhealthy(last),
-        Some(HealthStatusEnum::EMPTY | HealthStatusEnum::NONE) | None => CheckState::None,
-    };
-    Ok(Some(Look {
-        id: found.id.unwrap_or_default(),
-        stand,
-        check,
-        restarts: found.restart_count.unwrap_or_default(),
-        error: one_line(&state.error.unwrap_or_default()),
-        oom: state.oom_killed.unwrap_or_default(),
-        started_at: state.started_at.and_then(|at| at.parse().ok()),
-        health_config: found.config.and_then(|config| config.healthcheck),
-        checked: !log.is_empty(),
-    }))
 }
 
 /// The verdict on every container that a project wants.

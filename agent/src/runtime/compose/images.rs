@@ -103,11 +103,11 @@ pub(super) async fn prepare(
     let mut pins = Pins::new();
     for (image, (policy, platform)) in wanted {
         // A tag can move: what was resolved once stays, as long as it is there.
-        if let Some(id) = known.get(image) {
-            if present(link, id).await?.is_some() {
-                pins.insert(image.to_owned(), id.clone());
-                continue;
-            }
+        if let Some(id) = known.get(image)
+            && present(link, id).await?.is_some()
+        {
+            pins.insert(image.to_owned(), id.clone());
+            continue;
         }
         let before = local(link, image).await?;
         let fits = before.as_ref().is_some_and(|(_, is)| platform.is_none_or(|want| same_platform(want, is)));

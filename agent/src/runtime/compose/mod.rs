@@ -9,6 +9,8 @@
 mod action;
 mod credentials;
 mod diff;
+#[cfg(test)]
+mod diff_tests;
 mod engine;
 mod execute;
 mod health;
@@ -17,8 +19,13 @@ mod images;
 mod labels;
 mod logs;
 mod materialise;
+mod mounts;
 mod observe;
+mod read;
+mod removals;
+mod rolling;
 mod spec;
+mod wait;
 mod watch;
 mod why;
 
@@ -106,10 +113,10 @@ impl ComposeRuntime {
     fn folders(&self, task: &Task<'_>, project: &Project) -> Result<BTreeSet<Digest>, RuntimeError> {
         let mut there = BTreeSet::new();
         for service in project.services.values() {
-            if let Some(digest) = materialise::digest(service)? {
-                if materialise::folder(&self.store, task.app, &digest).is_dir() {
-                    there.insert(digest);
-                }
+            if let Some(digest) = materialise::digest(service)?
+                && materialise::folder(&self.store, task.app, &digest).is_dir()
+            {
+                there.insert(digest);
             }
         }
         Ok(there)
@@ -213,13 +220,12 @@ impl Runtime for ComposeRuntime {
 
     async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {
         let link = self.engine.link().await?;
-        let label = format!("{}={}", labels::DEVICE, self.device);
-        let containers = observe::containers(&link, Some(label)).await?;
+        let containers = read::containers(&link).await?;
         let mut folders: BTreeSet<String> = containers
             .iter()
             .filter_map(|container| container.labels.as_ref().and_then(|labels| labels.get(labels::FILES)).cloned())
             .collect();
-        let mut ids: BTreeSet<&str> = containers.iter().filter_map(|it| it.image_id.as_deref()).collect();
+        let mut ids: BTreeSet<&str> = containers.iter().map(|it| it.image_id.as_str()).collect();
         for kept in keep {
             ids.extend(kept.pins.values().flat_map(|pins| pins.values()).map(String::as_str));
             for app in &kept.desired.apps {

@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum};
-use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
-};
+use bollard::query_parameters::{ListNetworksOptions, ListVolumesOptions};
 
 use super::engine::{Link, READ};
 use super::labels::{self, Owner};
+use super::read::{self, Summary};
 use crate::ports::runtime::RuntimeError;
 
 /// How a container stands.
@@ -71,7 +69,7 @@ pub(super) struct Observed {
 /// When any part of the listing fails.
 pub(super) async fn observe(link: &Link, owner: Owner<'_>) -> Result<Observed, RuntimeError> {
     let mut observed = Observed::default();
-    for summary in containers(link, None).await? {
+    for summary in read::containers(link).await? {
         let labels = summary.labels.clone().unwrap_or_default();
         if owner.owns(&labels) {
             if let Some(seen) = seen(link, summary, &labels).await? {
@@ -107,44 +105,31 @@ pub(super) async fn observe(link: &Link, owner: Owner<'_>) -> Result<Observed, R
     Ok(observed)
 }
 
-/// All containers, running or not; with `label`, those that carry it.
-pub(super) async fn containers(link: &Link, label: Option<String>) -> Result<Vec<ContainerSummary>, RuntimeError> {
-    let filters = label.map(|label| HashMap::from([("label".to_owned(), vec![label])]));
-    let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
-    let list = link.ask(READ, link.docker.list_containers(Some(options))).await;
-    list.map_err(|failure| failure.reading("containers"))
-}
-
-/// A container by id or name; `None` where there is none.
-pub(super) async fn inspect(link: &Link, name: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
-    match link.ask(READ, link.docker.inspect_container(name, None::<InspectContainerOptions>)).await {
-        Ok(found) => Ok(Some(found)),
-        Err(failure) if failure.is_missing() => Ok(None),
-        Err(failure) => Err(failure.reading(&format!("container {name}"))),
+impl Stand {
+    /// From the Engine's word for it.
+    pub(super) fn new(state: &str, exit_code: i64) -> Self {
+        match state {
+            "created" | "configured" | "initialized" => Self::Created,
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "restarting" => Self::Restarting,
+            "exited" | "stopped" | "stopping" => Self::Exited { code: exit_code },
+            _ => Self::Gone,
+        }
     }
 }
 
-async fn seen(
-    link: &Link,
-    summary: ContainerSummary,
-    labels: &HashMap<String, String>,
-) -> Result<Option<Seen>, RuntimeError> {
-    let id = summary.id.unwrap_or_default();
+async fn seen(link: &Link, summary: Summary, labels: &HashMap<String, String>) -> Result<Option<Seen>, RuntimeError> {
+    let id = summary.id;
     let name = summary.names.unwrap_or_default().first().map(|name| bare(name)).unwrap_or_default();
-    let stand = match summary.state {
-        Some(ContainerSummaryStateEnum::CREATED) => Stand::Created,
-        Some(ContainerSummaryStateEnum::RUNNING) => Stand::Running,
-        Some(ContainerSummaryStateEnum::PAUSED) => Stand::Paused,
-        Some(ContainerSummaryStateEnum::RESTARTING) => Stand::Restarting,
+    let mut stand = Stand::new(&summary.state, 0);
+    if matches!(stand, Stand::Exited { .. }) {
         // The listing says how it ended in words only.
-        Some(ContainerSummaryStateEnum::EXITED) => match inspect(link, &id).await? {
-            Some(found) => Stand::Exited { code: found.state.and_then(|state| state.exit_code).unwrap_or_default() },
-            None => return Ok(None),
-        },
-        _ => Stand::Gone,
-    };
+        let Some(found) = read::inspect(link, &id).await? else { return Ok(None) };
+        stand = Stand::new(&found.state.status, found.state.exit_code);
+    }
     let get = |key: &str| labels.get(key).cloned().unwrap_or_default();
-    let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let networks = summary.network_settings.networks.unwrap_or_default();
     let ports = summary.ports.unwrap_or_default();
     Ok(Some(Seen {
         id,
@@ -158,10 +143,7 @@ async fn seen(
         depends: labels::depends(labels.get(labels::DEPENDS)),
         ports: ports
             .iter()
-            .filter_map(|port| {
-                let protocol = port.typ.map_or("tcp".to_owned(), |kind| kind.to_string());
-                port.public_port.map(|number| format!("{number}/{protocol}"))
-            })
+            .filter_map(|port| port.public_port.map(|number| format!("{number}/{}", port.protocol)))
             .collect(),
         grace_secs: get(labels::GRACE).parse().unwrap_or(10),
     }))

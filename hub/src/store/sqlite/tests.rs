@@ -1,0 +1,218 @@
+//! The store's promises, on a real file.
+
+use fleet::wire::report::{Answer, Event, Report, ReportBody};
+use jiff::{Timestamp, ToSpan};
+
+use super::SqliteStore;
+use crate::axes::LinkAxis;
+use crate::store::{
+    Device, DeviceFilter, DeviceState, NewCommand, NewDevice, NewToken, Outcome, Place, Store, Taken, TokenUse,
+};
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + secs).expect("a time")
+}
+
+async fn open() -> (tempfile::TempDir, SqliteStore) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("hub.db")).await.expect("opens");
+    (folder, store)
+}
+
+fn new_device(name: &str, key: u8) -> NewDevice {
+    NewDevice {
+        name: name.parse().expect("a name"),
+        key: [key; 32],
+        state: DeviceState::Accepted,
+        labels: [("region".to_owned(), "eu".to_owned())].into(),
+        token: "t".to_owned(),
+        now: at(0),
+    }
+}
+
+fn event(device: &str, epoch: u64, counter: u64, secs: i64) -> Report {
+    Report {
+        fleet: "f".parse().expect("a name"),
+        device: device.parse().expect("a name"),
+        epoch,
+        counter,
+        after: None,
+        at: at(secs),
+        body: ReportBody::Event(Event { revision: None, event: format!("e{epoch}.{counter}"), message: String::new() }),
+    }
+}
+
+fn status(device: &str, epoch: u64, counter: u64, phase: &str) -> Report {
+    serde_json::from_value(serde_json::json!({
+        "fleet": "f", "device": device, "epoch": epoch, "counter": counter, "at": at(1),
+        "body": {"status": {"device": device, "phase": phase, "revision": "a".repeat(40), "lastGood": "a".repeat(40),
+            "blocked": [], "apps": [], "conditions": [], "link": {"git": "up", "mqtt": "up", "hub": "up"}}}}))
+    .expect("a report")
+}
+
+async fn get(store: &SqliteStore, name: &str) -> Device {
+    store.device(&name.parse().expect("a name")).await.expect("reads").expect("is there")
+}
+
+#[tokio::test]
+async fn a_name_belongs_to_its_key_until_removed() {
+    let (_folder, store) = open().await;
+    assert!(store.enroll(&new_device("d", 1)).await.expect("enrols"));
+    assert!(store.enroll(&new_device("d", 1)).await.expect("again"));
+    assert!(!store.enroll(&new_device("d", 2)).await.expect("another key"));
+    assert_eq!(get(&store, "d").await.key, [1; 32]);
+    store.store(&[status("d", 1, 1, "steady")], at(1)).await.expect("stores");
+
+    let name = "d".parse().expect("a name");
+    assert!(store.set_state(&name, DeviceState::Removed, at(2)).await.expect("removes"));
+    assert!(!store.set_state(&name, DeviceState::Accepted, at(2)).await.expect("stays removed"));
+    assert!(store.enroll(&new_device("d", 2)).await.expect("enrols anew"));
+    let device = get(&store, "d").await;
+    assert_eq!((device.key, device.status.is_none(), device.last_seen), ([2; 32], true, None));
+}
+
+#[tokio::test]
+async fn each_place_once_and_old_news_hide_nothing() {
+    let (folder, store) = open().await;
+    store.enroll(&new_device("d", 1)).await.expect("enrols");
+    let name = "d".parse().expect("a name");
+    let batch = [event("d", 1, 1, 10), status("d", 1, 5, "steady"), event("d", 1, 1, 10), status("d", 1, 3, "held")];
+    let taken = store.store(&batch, at(20)).await.expect("stores");
+    assert_eq!(taken.taken, [Taken::New, Taken::New, Taken::Duplicate, Taken::New]);
+    assert_eq!(taken.acks[0].place, Place { epoch: 1, counter: 5 });
+    assert_eq!(get(&store, "d").await.sync.as_str(), "synced", "the older status came later");
+
+    store.close().await;
+    let store = SqliteStore::open(&folder.path().join("hub.db")).await.expect("opens again");
+    let again = store.store(&batch[..1], at(21)).await.expect("stores");
+    assert_eq!(again.taken, [Taken::Duplicate]);
+    assert!(again.acks[0].sequence > taken.acks[0].sequence);
+
+    // What is dropped by age is still known to have been there; the last events stay.
+    assert_eq!(store.expire(at(30)).await.expect("expires"), 2);
+    assert_eq!(store.entries(&name, 10).await.expect("lists").len(), 1);
+    let late = [event("d", 1, 1, 10), event("d", 1, 4, 10), event("d", 1, 6, 10), event("d", 2, 1, 10)];
+    let taken = store.store(&late, at(31)).await.expect("stores");
+    assert_eq!(taken.taken, [Taken::Duplicate, Taken::Duplicate, Taken::New, Taken::New]);
+}
+
+#[tokio::test]
+async fn what_is_missing_holds_the_acknowledgement() {
+    let (_folder, store) = open().await;
+    store.enroll(&new_device("d", 1)).await.expect("enrols");
+    let after =
+        |counter, before| Report { after: Some(Place { epoch: 1, counter: before }), ..event("d", 1, counter, 1) };
+    let third = after(3, 2);
+    let stored = store.store(&[event("d", 1, 1, 1), third.clone()], at(5)).await.expect("stores");
+    assert_eq!(stored.taken, [Taken::New, Taken::New]);
+    assert_eq!(stored.acks[0].place.counter, 1, "the second never came");
+    let stored = store.store(&[after(2, 1), third], at(6)).await.expect("stores");
+    assert_eq!(stored.taken, [Taken::New, Taken::Duplicate]);
+    assert_eq!(stored.acks[0].place.counter, 3);
+}
+
+#[tokio::test]
+async fn events_are_listed_by_the_devices_own_time() {
+    let (_folder, store) = open().await;
+    store.enroll(&new_device("d", 1)).await.expect("enrols");
+    store.store(&[event("d", 1, 2, 50), event("d", 1, 1, 99), event("d", 2, 1, 10)], at(100)).await.expect("stores");
+    let entries = store.entries(&"d".parse().expect("a name"), 2).await.expect("lists");
+    let got: Vec<_> = entries.iter().map(|entry| (entry.place.counter, entry.at, entry.received)).collect();
+    assert_eq!(got, [(1, at(99), at(100)), (2, at(50), at(100))]);
+}
+
+#[tokio::test]
+async fn tokens_are_used_up() {
+    let (_folder, store) = open().await;
+    let token = |id: &str, uses| NewToken {
+        id: id.to_owned(),
+        hash: [id.as_bytes()[0]; 32],
+        uses,
+        labels: [].into(),
+        lobby: false,
+        created: at(0),
+        expires: at(60),
+    };
+    for (id, uses) in [("a", Some(1)), ("b", None)] {
+        store.add_token(&token(id, uses)).await.expect("adds");
+    }
+    let (first, second) = tokio::join!(store.use_token("a", at(1)), store.use_token("a", at(1)));
+    let mut both = [first.expect("uses"), second.expect("uses")];
+    both.sort_by_key(|taken| *taken != TokenUse::Taken);
+    assert_eq!(both, [TokenUse::Taken, TokenUse::UsedUp]);
+    store.unuse_token("a").await.expect("gives back");
+    assert_eq!(store.use_token("a", at(1)).await.expect("uses"), TokenUse::Taken);
+    assert_eq!(store.use_token("b", at(60)).await.expect("late"), TokenUse::Expired);
+    assert!(store.revoke_token("b", at(2)).await.expect("revokes"));
+    assert_eq!(store.use_token("b", at(3)).await.expect("revoked"), TokenUse::Revoked);
+    assert_eq!(store.use_token("c", at(3)).await.expect("unknown"), TokenUse::Unknown);
+    assert!(store.token(&[b'a'; 32]).await.expect("finds").is_some());
+}
+
+#[tokio::test]
+async fn sequences_only_grow_and_only_the_first_answer_counts() {
+    let (_folder, store) = open().await;
+    store.enroll(&new_device("d", 1)).await.expect("enrols");
+    let name = "d".parse().expect("a name");
+    let ms = u64::try_from(at(0).as_millisecond()).expect("positive");
+    assert_eq!(store.sequence(&name, at(0)).await.expect("first"), Some(ms));
+    assert_eq!(store.sequence(&name, at(0)).await.expect("same clock"), Some(ms + 1));
+    assert_eq!(store.sequence(&name, at(-9)).await.expect("clock went back"), Some(ms + 2));
+    assert_eq!(store.sequence(&"x".parse().expect("a name"), at(0)).await.expect("unknown"), None);
+
+    let command = NewCommand {
+        device: name.clone(),
+        sequence: ms,
+        act: "sync".to_owned(),
+        jws: "j".to_owned(),
+        issued: at(0),
+        expires: at(0).checked_add(1.minute()).expect("a time"),
+    };
+    store.add_command(&command).await.expect("adds");
+    assert_eq!(store.open_commands(None, 0, at(1)).await.expect("open").len(), 1);
+    assert_eq!(store.open_commands(Some(&name), ms, at(1)).await.expect("after").len(), 0);
+    assert_eq!(store.open_commands(None, 0, at(60)).await.expect("expired").len(), 0);
+    let answer = |counter, outcome, message: &str| Report {
+        body: ReportBody::Answer(Answer { command: ms, outcome, message: message.to_owned() }),
+        ..event("d", 1, counter, 1)
+    };
+    let answers = [answer(1, Outcome::Done, "taken on"), answer(2, Outcome::Refused, "again")];
+    store.store(&answers, at(2)).await.expect("stores");
+    let stored = store.command(&name, ms).await.expect("reads").expect("is there");
+    assert_eq!((stored.outcome, stored.message.as_str()), (Some(Outcome::Done), "taken on"));
+}
+
+#[tokio::test]
+async fn counts_and_filters() {
+    let (_folder, store) = open().await;
+    for (name, key) in [("till-1", 1), ("till-2", 2), ("kiosk-1", 3), ("100", 4)] {
+        store.enroll(&new_device(name, key)).await.expect("enrols");
+    }
+    store.set_state(&"100".parse().expect("a name"), DeviceState::Lobby, at(0)).await.expect("lobby");
+    store.store(&[status("till-1", 1, 1, "steady")], at(100)).await.expect("stores");
+    store.store(&[status("till-2", 1, 1, "stalled")], at(10)).await.expect("stores");
+    let counts = store.counts(at(50)).await.expect("counts");
+    assert_eq!((counts.accepted, counts.lobby), (3, 1));
+    assert_eq!((counts.heard, counts.silent, counts.unheard), (1, 1, 1));
+    assert_eq!(counts.revisions[0].count, 2);
+
+    let base = || DeviceFilter { state: Some(DeviceState::Accepted), ..DeviceFilter::default() };
+    let text = |text: &str| Some(text.to_owned());
+    let cases = [
+        ("all", base(), 3),
+        ("part of a name", DeviceFilter { search: text("till"), ..base() }, 2),
+        ("a wildcard is a letter", DeviceFilter { search: text("ti%1"), ..base() }, 0),
+        ("a label", DeviceFilter { search: text("region=eu"), ..base() }, 3),
+        ("another label", DeviceFilter { search: text("region=us"), ..base() }, 0),
+        ("a phase", DeviceFilter { phase: text("stalled"), ..base() }, 1),
+        ("a revision's start", DeviceFilter { revision: text("aaaa"), ..base() }, 2),
+        ("silent", DeviceFilter { link: Some((LinkAxis::Silent, at(50))), ..base() }, 1),
+        ("never heard", DeviceFilter { link: Some((LinkAxis::Unheard, at(50))), ..base() }, 1),
+    ];
+    for (name, filter, want) in cases {
+        assert_eq!(store.count(&filter).await.expect("counts"), want, "{name}");
+        assert_eq!(store.devices(&filter).await.expect("lists").len() as u64, want, "{name}");
+    }
+    let page = DeviceFilter { limit: 1, offset: 1, ..base() };
+    assert_eq!(store.devices(&page).await.expect("lists")[0].name.as_str(), "till-1");
+}
