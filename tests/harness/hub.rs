@@ -34,6 +34,17 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
+/// Asks until it is so; panics after a quarter of a minute.
+pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..300 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it never came to pass: {what}");
+}
+
 /// A hub that is ended with the test.
 pub struct Hub {
     folder: TempDir,

@@ -201,6 +201,7 @@ fn many_keys(device: &mut Device, kind: Kind) -> DesiredApp {
             MountSource::Repository {
                 path: "apps/pos/conf".to_owned(),
                 folder: true,
+                selinux: None,
                 files: [("all.conf".to_owned(), conf)].into(),
             },
         ),
@@ -694,17 +695,17 @@ async fn events(kind: Kind) {
     device.until(&want, Health::Healthy).await;
     let watched = runtime(&device.address, device.store.path(), None);
     let heard = async |secs| tokio::time::timeout(Duration::from_secs(secs), watched.changed()).await.is_ok();
-    while heard(2).await {}
+    while heard(5).await {}
     assert!(!heard(4).await, "healthchecks that pass wake nobody");
     // Cancelling loses nothing: the event comes while nobody waits.
     engine.request("POST", "/containers/pos-web-1/kill", None);
-    assert!(heard(5).await, "it was killed");
+    assert!(heard(10).await, "it was killed");
     while heard(1).await {}
     device.repair(&want).await.unwrap();
-    assert!(heard(5).await, "it was started");
+    assert!(heard(10).await, "it was started");
     while heard(1).await {}
     engine.request("DELETE", "/containers/pos-web-1?force=true", None);
-    assert!(heard(5).await, "it was removed");
+    assert!(heard(10).await, "it was removed");
     // What belongs to others is none of its business.
     while heard(1).await {}
     let body = serde_json::json!({"Image": ONE, "Cmd": ["true"]});

@@ -88,13 +88,16 @@ impl Fetch<'_> {
     pub(super) fn run(&mut self, after: &After) -> Result<Found, SourceError> {
         match self.attempt(after) {
             // Once: what can't be read here may well be whole at the host.
-            Err(Trouble::Damaged(cause)) => {
-                tracing::warn!(%cause, "the local repository is damaged: it is set aside and fetched anew");
+            Err(Trouble::Damaged(_, bad)) => {
+                tracing::warn!(
+                    cause = super::meter::chain(&bad),
+                    "the local repository is damaged: it is set aside and fetched anew"
+                );
                 self.work.local = None;
                 local::set_aside(&self.shared.folder).map_err(error::local)?;
-                self.attempt(after).map_err(|trouble| trouble.into_error(&self.shared.settings.url))
+                self.attempt(after).map_err(|trouble| trouble.into_error())
             }
-            other => other.map_err(|trouble| trouble.into_error(&self.shared.settings.url)),
+            other => other.map_err(|trouble| trouble.into_error()),
         }
     }
 
@@ -415,7 +418,7 @@ impl Fetch<'_> {
             return;
         }
         if let Err(trouble) = self.compact_now(talk, head) {
-            let cause = trouble.into_error(&self.shared.settings.url);
+            let cause = trouble.into_error();
             tracing::warn!(cause = super::meter::chain(&cause), "the local repository could not be made anew");
             self.work.compact_failed_at = count;
         } else {
@@ -451,7 +454,7 @@ impl Fetch<'_> {
 enum Trouble {
     Said(SourceError),
     Tree(CommitId, BadTree),
-    Damaged(String),
+    Damaged(CommitId, BadTree),
 }
 
 impl From<SourceError> for Trouble {
@@ -468,28 +471,21 @@ impl Trouble {
     /// What can't be read or is not there may be the disk's doing.
     fn sorted(self) -> Self {
         match self {
-            Self::Tree(
-                _,
-                BadTree::Object(ObjectError::Decode { .. } | ObjectError::Hash { .. } | ObjectError::Open { .. }),
-            )
-            | Self::Tree(_, BadTree::Missing(_)) => match self {
-                Self::Tree(_, bad) => Self::Damaged(super::meter::chain(&bad)),
-                other => other,
+            Self::Tree(id, bad) => match bad {
+                BadTree::Missing(_)
+                | BadTree::Object(ObjectError::Decode { .. } | ObjectError::Hash { .. } | ObjectError::Open { .. }) => {
+                    Self::Damaged(id, bad)
+                }
+                content => Self::Tree(id, content),
             },
             other => other,
         }
     }
 
-    fn into_error(self, url: &str) -> SourceError {
+    fn into_error(self) -> SourceError {
         match self {
             Self::Said(error) => error,
-            Self::Tree(id, bad) => error::bad_tree(&id, bad),
-            Self::Damaged(cause) => SourceError::Untrusted {
-                commit: "at the branch's head".to_owned(),
-                reason: "IncompletePack",
-                cause: format!("{url} does not send what its head names: {cause}"),
-                hint: Some("run git fsck on the host".to_owned()),
-            },
+            Self::Tree(id, bad) | Self::Damaged(id, bad) => error::bad_tree(&id, bad),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod hooks;
 pub mod ops;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -69,6 +70,8 @@ async fn login(State(hub): State<SharedHub>, request: Request, next: Next) -> Re
     }
     if request.headers().contains_key(header::AUTHORIZATION) {
         hub.refuse("PageLogin", None);
+        // A person does not notice; somebody who tries words does.
+        tokio::time::sleep(Duration::from_millis(400)).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"burgee\", charset=\"UTF-8\"")];
     (StatusCode::UNAUTHORIZED, challenge, "the page wants a user and a password\n").into_response()

@@ -187,14 +187,10 @@ async fn take_batch(hub: &SharedHub, batch: Vec<Inbound>) {
     let now = clock::now();
     let mut known: HashMap<DeviceName, Option<Device>> = HashMap::new();
     let mut reports = Vec::new();
+    let mut links = Vec::new();
     for inbound in batch {
         match inbound {
-            Inbound::Link(device, up) => {
-                if let Err(error) = hub.store.set_link(&device, up).await {
-                    tracing::warn!(error = chain(&error), %device, "link not noted");
-                }
-                hub.changed();
-            }
+            Inbound::Link(device, up) => links.push((device, up)),
             Inbound::Report(name, payload) => {
                 if !known.contains_key(&name) {
                     match hub.store.device(&name).await {
@@ -217,6 +213,12 @@ async fn take_batch(hub: &SharedHub, batch: Vec<Inbound>) {
                 }
             }
         }
+    }
+    if !links.is_empty() {
+        if let Err(error) = hub.store.set_links(&links).await {
+            tracing::warn!(error = chain(&error), "links not noted");
+        }
+        hub.changed();
     }
     // Who failed was logged by the writer; nothing is acknowledged.
     let Ok(receipt) = hub.inlet.store(reports).await else { return };

@@ -81,8 +81,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Keeps the broker's unsigned word on a device.
-    fn set_link(&self, name: &DeviceName, up: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Keeps the broker's unsigned word on devices, in one commit.
+    fn set_links(&self, links: &[(DeviceName, bool)]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Keeps a join token's hash.
     fn add_token(&self, token: &NewToken) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -11,8 +11,9 @@ use bollard::query_parameters::EventsOptions;
 use fleet::name::DeviceName;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
-use super::engine::Engine;
+use super::engine::{Engine, READ};
 use super::labels;
 
 /// Docker's and Podman's words. Healthchecks run in between would wake the
@@ -34,6 +35,8 @@ struct Inner {
     /// Whether there was a stream before: what happened in between is unknown.
     was_connected: bool,
     failures: u32,
+    /// Not before. Kept here, so that a cancelled wait isn't begun anew.
+    retry_at: Option<Instant>,
     /// Podman repeats itself at every check.
     health: HashMap<String, String>,
 }
@@ -56,17 +59,13 @@ impl Watch {
                 None => continue,
             };
             match next {
-                Some(Ok(event)) => {
-                    inner.failures = 0;
-                    if inner.matters(&event) {
-                        return;
-                    }
-                }
+                Some(Ok(event)) if inner.matters(&event) => return,
+                Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     tracing::debug!(%error, "engine events broke off");
-                    inner.events = None;
+                    inner.back_off();
                 }
-                None => inner.events = None,
+                None => inner.back_off(),
             }
         }
     }
@@ -74,12 +73,19 @@ impl Watch {
 
 impl Inner {
     async fn connect(&mut self, engine: &Engine, device: &DeviceName) {
-        if self.failures > 0 || self.was_connected {
-            let secs = 1u64 << self.failures.min(6);
-            tokio::time::sleep(Duration::from_secs(secs.min(60))).await;
+        if let Some(at) = self.retry_at {
+            tokio::time::sleep_until(at).await;
         }
-        self.failures += 1;
-        let Ok(link) = engine.link().await else { return };
+        let Ok(link) = engine.link().await else {
+            self.back_off();
+            return;
+        };
+        // A link that was made before says nothing about now.
+        if link.ask(READ, link.docker.ping()).await.is_err() {
+            self.back_off();
+            return;
+        }
+        self.failures = 0;
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),
             ("label".to_owned(), vec![format!("{}={device}", labels::DEVICE)]),
@@ -88,6 +94,14 @@ impl Inner {
         let options = EventsOptions { filters: Some(filters), ..EventsOptions::default() };
         self.events = Some(Box::pin(link.docker.events(Some(options))));
         self.health.clear();
+    }
+
+    /// One second, doubled with each failure in a row, a minute at most.
+    fn back_off(&mut self) {
+        self.events = None;
+        let secs = (1u64 << self.failures.min(6)).min(60);
+        self.failures += 1;
+        self.retry_at = Some(Instant::now() + Duration::from_secs(secs));
     }
 
     /// A health status counts when it differs from the one before.

@@ -234,12 +234,18 @@ pub(super) async fn set_state(
     Ok(done.rows_affected() > 0)
 }
 
-pub(super) async fn set_link(pool: &SqlitePool, name: &DeviceName, up: bool) -> Result<(), StoreError> {
-    sqlx::query("UPDATE devices SET mqtt_link = ?2 WHERE name = ?1 AND state <> 'removed'")
-        .bind(name.as_str())
-        .bind(if up { "up" } else { "down" })
-        .execute(pool)
-        .await
-        .map_err(query("noting a device's link"))?;
-    Ok(())
+pub(super) async fn set_links(
+    mut tx: Transaction<'static, Sqlite>,
+    links: &[(DeviceName, bool)],
+) -> Result<(), StoreError> {
+    let failed = "noting devices' links";
+    for (name, up) in links {
+        sqlx::query("UPDATE devices SET mqtt_link = ?2 WHERE name = ?1 AND mqtt_link IS NOT ?2 AND state <> 'removed'")
+            .bind(name.as_str())
+            .bind(if *up { "up" } else { "down" })
+            .execute(&mut *tx)
+            .await
+            .map_err(query(failed))?;
+    }
+    tx.commit().await.map_err(query(failed))
 }

@@ -128,8 +128,8 @@ impl Store for SqliteStore {
         devices::set_state(self.begin("changing a device's state").await?, name, state, now).await
     }
 
-    async fn set_link(&self, name: &DeviceName, up: bool) -> Result<(), StoreError> {
-        devices::set_link(&self.pool, name, up).await
+    async fn set_links(&self, links: &[(DeviceName, bool)]) -> Result<(), StoreError> {
+        devices::set_links(self.begin("noting devices' links").await?, links).await
     }
 
     async fn add_token(&self, token: &NewToken) -> Result<(), StoreError> {
