@@ -511,8 +511,7 @@ async fn somebody_elses_broker_over_tls() {
     let mqtt = format!("[mqtt]\nurl = {:?}\nca_file = {:?}\n", broker.url(), certificates.ca.display().to_string());
     let hub = Hub::start_with(&format!("listen = \"127.0.0.1:0\"\n{mqtt}"));
     let device = hub.device("a").await;
-    let (report, ack) =
-        (topics::report(&device.fleet, &device.name), topics::ack(&device.fleet, &device.name));
+    let (report, ack) = (topics::report(&device.fleet, &device.name), topics::ack(&device.fleet, &device.name));
     let acks = broker.subscribe(&ack);
     broker.publish(&report, device.sign(&device.event("steady", "by somebody else’s broker")).as_bytes(), false);
     // The broker is hostile: it makes up a report, and repeats one.

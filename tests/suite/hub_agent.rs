@@ -28,7 +28,10 @@ impl Stage {
         let mut device = Device::new(folder.path(), &setup);
         repo.write("burgee.yaml", "format: 1\nfleet: retail\n");
         repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [web]\n");
-        repo.write("apps/web/app.yaml", "runtime: files\nfiles:\n  - {from: etc/, to: /etc/web/}\nhealth: {timeout: 2s, soak: 100ms}\n");
+        repo.write(
+            "apps/web/app.yaml",
+            "runtime: files\nfiles:\n  - {from: etc/, to: /etc/web/}\nhealth: {timeout: 2s, soak: 100ms}\n",
+        );
         repo.write("apps/web/files/etc/page.txt", "one\n");
         let head = repo.commit("one");
         repo.push(&forge.url(), true);

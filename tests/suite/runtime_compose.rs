@@ -201,6 +201,7 @@ fn many_keys(device: &mut Device, kind: Kind) -> DesiredApp {
             MountSource::Repository {
                 path: "apps/pos/conf".to_owned(),
                 folder: true,
+                selinux: None,
                 files: [("all.conf".to_owned(), conf)].into(),
             },
         ),

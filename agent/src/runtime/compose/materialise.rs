@@ -246,7 +246,12 @@ mod tests {
         let files: BTreeMap<_, _> = [("nginx/site".to_owned(), conf)].into();
         let service = service(vec![
             MountSource::Repository { path: "apps/pos/conf".to_owned(), folder: true, files, selinux: None },
-            MountSource::Repository { path: "apps/pos/empty".to_owned(), folder: true, files: BTreeMap::new(), selinux: None },
+            MountSource::Repository {
+                path: "apps/pos/empty".to_owned(),
+                folder: true,
+                files: BTreeMap::new(),
+                selinux: None,
+            },
             MountSource::Content { name: "secret key".to_owned(), file: secret, uid: None, gid: None },
         ]);
         let digest = digest(&service).unwrap().unwrap();
@@ -287,6 +292,9 @@ mod tests {
         check(content(None), &Blobs::new());
         check(content(Some("www-data")), &blobs);
         let files: BTreeMap<_, _> = [(String::new(), conf.clone())].into();
-        check(MountSource::Repository { path: "apps/../../etc/x".to_owned(), folder: false, files, selinux: None }, &blobs);
+        check(
+            MountSource::Repository { path: "apps/../../etc/x".to_owned(), folder: false, files, selinux: None },
+            &blobs,
+        );
     }
 }
