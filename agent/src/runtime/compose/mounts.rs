@@ -50,8 +50,18 @@ pub(super) fn mounts(service: &Service, around: &Surroundings<'_>, host: &mut Ho
                 mounts.push(bollard::models::Mount { bind_options, ..plain(MountType::BIND, Some(path.clone())) });
             }
             source @ (MountSource::Repository { .. } | MountSource::Content { .. }) => {
-                if let Some(place) = materialise::place(index, source) {
-                    mounts.push(plain(MountType::BIND, Some(folder.join(place).display().to_string())));
+                let Some(place) = materialise::place(index, source) else { continue };
+                let path = folder.join(place).display().to_string();
+                let label = match source {
+                    MountSource::Repository { selinux, .. } => selinux.as_deref(),
+                    _ => None,
+                };
+                match label.filter(|_| !path.contains(':') && !mount.target.contains(':')) {
+                    Some(label) => {
+                        let access = if mount.read_only { "ro" } else { "rw" };
+                        binds.push(format!("{path}:{}:{access},{label}", mount.target));
+                    }
+                    None => mounts.push(plain(MountType::BIND, Some(path))),
                 }
             }
             MountSource::Volume { key, nocopy, subpath, labels } => {
