@@ -118,9 +118,9 @@ impl Demo {
             engine
         });
         let ports: Vec<u16> = NAMES.iter().map(|_| free_port()).collect();
-        let more = engine.as_ref().map_or(String::new(), |engine| {
-            format!("[runtime.compose]\nsocket = \"{}\"\n", engine.address())
-        });
+        let more = engine
+            .as_ref()
+            .map_or(String::new(), |engine| format!("[runtime.compose]\nsocket = \"{}\"\n", engine.address()));
         let devices = NAMES.iter().map(|name| {
             let setup = Setup::new(name, &bare.display().to_string(), &repo.signer.line())
                 .with(&more)
@@ -164,7 +164,10 @@ impl Demo {
                 ),
             );
         } else {
-            self.repo.write("apps/kiosk/app.yaml", &format!("runtime: files\nfiles:\n  - {{from: etc/, to: /etc/kiosk/}}\n{health}"));
+            self.repo.write(
+                "apps/kiosk/app.yaml",
+                &format!("runtime: files\nfiles:\n  - {{from: etc/, to: /etc/kiosk/}}\n{health}"),
+            );
             self.repo.write("apps/kiosk/files/etc/page.txt", &format!("kiosk {tag}\n"));
         }
     }
@@ -180,7 +183,9 @@ impl Demo {
 
     fn all_show(&self, text: &str) {
         for (index, name) in NAMES.iter().enumerate() {
-            until(&format!("{name} to show {text:?}"), Duration::from_secs(30), || (self.page(index) == text).then_some(()));
+            until(&format!("{name} to show {text:?}"), Duration::from_secs(30), || {
+                (self.page(index) == text).then_some(())
+            });
         }
     }
 
@@ -277,9 +282,7 @@ impl Demo {
             demo.repo.commit_unsigned("nobody signed this");
             demo.push();
             for device in &demo.devices {
-                device.wait("refused", 30, |status| {
-                    status["conditions"].to_string().contains("\"Verified\"")
-                });
+                device.wait("refused", 30, |status| status["conditions"].to_string().contains("\"Verified\""));
             }
             demo.all_show("kiosk 2\n");
             demo.repo.git(&["reset", "-q", "--hard", &bad]);

@@ -54,10 +54,7 @@ impl Stage {
 
     fn write(&self, shop: Shop) {
         let page = if shop.good { "index.html" } else { "missing.html" };
-        self.repo.write(
-            "apps/shop/app.yaml",
-            "runtime: compose\nhealth: {timeout: 6s, soak: 500ms}\n",
-        );
+        self.repo.write("apps/shop/app.yaml", "runtime: compose\nhealth: {timeout: 6s, soak: 500ms}\n");
         self.repo.write(
             "apps/shop/compose.yaml",
             &format!(
@@ -285,12 +282,16 @@ fn offline_it_restarts_repairs_and_rolls_back_images_included() {
     stage.engine.request("DELETE", &format!("/containers/{web}?force=true"), None);
     stage.engine.image("localhost/web:2", &[("www/index.html", "another image of that tag\n")]);
     stage.device.start();
-    until("the container to be back", Duration::from_secs(40), || (stage.page("/index.html") == "web 2\n").then_some(()));
+    until("the container to be back", Duration::from_secs(40), || {
+        (stage.page("/index.html") == "web 2\n").then_some(())
+    });
 
     // And while it runs.
     let web = stage.id_of("web");
     stage.engine.request("DELETE", &format!("/containers/{web}?force=true"), None);
-    until("the container to be back", Duration::from_secs(40), || (stage.page("/index.html") == "web 2\n").then_some(()));
+    until("the container to be back", Duration::from_secs(40), || {
+        (stage.page("/index.html") == "web 2\n").then_some(())
+    });
 
     let output = stage.device.call(&["rollback"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -323,7 +324,9 @@ fn kill_minus_nine_in_the_middle_of_updates_leaves_nothing_over() {
         } else {
             stage.device.wait_stalled(&good, &id, 60);
         }
-        until("the page of the newest good", Duration::from_secs(10), || (stage.page("/index.html") == page).then_some(()));
+        until("the page of the newest good", Duration::from_secs(10), || {
+            (stage.page("/index.html") == page).then_some(())
+        });
         let left = stage.engine.containers();
         assert_eq!(left.len(), 3, "after update {update}: {:?}", stage.engine.names());
     }
