@@ -79,7 +79,17 @@ fn every_room_of_the_agent_has_a_floor() {
 
 #[test]
 fn fleet_does_no_io_is_not_async_and_reads_no_clock() {
-    let banned = ["std::fs", "std::net", "std::process", "tokio::", "async fn", "::now()", "std::env::var"];
+    let banned = [
+        "std::fs",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "ToSocketAddrs",
+        "std::process",
+        "tokio::",
+        "async fn",
+        "::now()",
+        "std::env::var",
+    ];
     for file in rust_files("fleet") {
         let text = std::fs::read_to_string(&file).expect("a source file");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();

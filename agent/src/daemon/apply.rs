@@ -35,10 +35,9 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
-/// Why a pass failed, and for which app.
+/// Why a pass failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    pub(crate) app: Option<AppName>,
     pub(crate) policy: OnFailure,
     pub(crate) reason: &'static str,
     /// Cause and hint.
@@ -54,7 +53,6 @@ impl Failure {
         let thing = app.map_or_else(String::new, |app| format!("app {}: ", app.name));
         let hint = error.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}"));
         Self {
-            app: app.map(|app| app.name.clone()),
             policy: app.map_or(OnFailure::Rollback, |app| app.on_failure),
             reason: error.reason(),
             message: format!("{thing}{}{hint}", chain(error)),
@@ -349,7 +347,6 @@ async fn wait_for_dependencies<P: Parts>(
         }
         let subject = Subject::of(to, blobs, dependency);
         probe::until_healthy(context, subject, Duration::ZERO, stop).await.map_err(|unhealthy| Failure {
-            app: Some(dependency.name.clone()),
             policy: dependency.on_failure,
             reason: "DependencyUnhealthy",
             message: format!("app {} waits for app {name}: {}", app.name, unhealthy.message),

@@ -333,7 +333,6 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             Done::Healthy => self.healthy(),
             Done::Unhealthy(unhealthy) => {
                 let failure = Failure {
-                    app: Some(unhealthy.app.clone()),
                     policy: unhealthy.policy,
                     reason: "Unhealthy",
                     message: format!("app {}: {}", unhealthy.app, unhealthy.message),

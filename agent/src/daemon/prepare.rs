@@ -54,7 +54,6 @@ pub(crate) async fn prepare<P: Parts>(
             old.revision, old.message
         );
         let failure = Failure {
-            app: None,
             policy: fleet::desired::OnFailure::Rollback,
             reason: "EqualsBlocked",
             message,
@@ -110,7 +109,6 @@ fn unrendered(findings: &[Finding]) -> Failure {
     let hint = findings.iter().find_map(|finding| finding.hint.clone());
     let hint = hint.unwrap_or_else(|| "`burgee check` on the repository shows all of it".to_owned());
     Failure {
-        app: None,
         policy: fleet::desired::OnFailure::Rollback,
         reason: "NotRendered",
         message: format!("{}{rest}\nhint: {hint}", lines.join("; ")),

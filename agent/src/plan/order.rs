@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn judged_apps() {
-        let cases: [(&str, &[&str], &[&str], &[&str], &[&str]); 5] = [
+        type Names = &'static [&'static str];
+        type Case = (&'static str, Names, Names, Names, Names);
+        let cases: [Case; 5] = [
             ("the one that changed", &["base:1", "pos:1"], &["base:1", "pos:2"], &[], &["pos"]),
             ("and what depends on it", &["base:1", "pos:1<base"], &["base:2", "pos:1<base"], &[], &["base", "pos"]),
             ("through another", &["a:1", "b:1<a", "c:1<b"], &["a:2", "b:1<a", "c:1<b"], &[], &["a", "b", "c"]),
