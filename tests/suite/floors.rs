@@ -90,7 +90,10 @@ fn fleet_does_no_io_is_not_async_and_reads_no_clock() {
         "::now()",
         "std::env::var",
     ];
-    for file in rust_files("fleet") {
+    // A folder of tests reads other projects' files.
+    for file in
+        rust_files("fleet").into_iter().filter(|file| !file.components().any(|part| part.as_os_str() == "tests"))
+    {
         let text = std::fs::read_to_string(&file).expect("a source file");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {

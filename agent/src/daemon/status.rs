@@ -34,7 +34,7 @@ pub(crate) fn status<P: Parts>(context: &Context<P>, links: Link) -> Status {
         phase: state.phase.name(),
         revision: runs(&state),
         last_good: state.good.as_ref().map(|revision| revision.id.clone()),
-        target: state.phase.target().map(|revision| revision.id.clone()),
+        target: state.phase.target().or(kept_from(&state)).map(|revision| revision.id.clone()),
         blocked: blocked.collect(),
         apps,
         conditions,
@@ -42,6 +42,13 @@ pub(crate) fn status<P: Parts>(context: &Context<P>, links: Link) -> Status {
         suspended: state.suspended.is_some(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// The accepted revision, where something (a failure, an operator) keeps the
+/// device from it.
+fn kept_from(state: &State) -> Option<&fleet::revision::Revision> {
+    let accepted = state.accepted.as_ref().map(|accepted| &accepted.revision)?;
+    (state.phase.at() != Some(accepted)).then_some(accepted)
 }
 
 /// The revision that runs or is being moved to.
