@@ -15,8 +15,6 @@ use harness::repo::Repo;
 
 use crate::table::Table;
 
-const MIB: f64 = 1024.0 * 1024.0;
-
 /// A number out of a file of `/proc`, by its label; in the file's unit.
 fn proc_figure(pid: u32, file: &str, label: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("the process runs");

@@ -89,8 +89,8 @@ pub enum Wait {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RenderArgs {
-    /// `None`: the head of the local repository.
-    pub folder: Option<PathBuf>,
+    /// Default: `source.url`.
+    pub repo: Option<String>,
     /// Default: `device.name`.
     pub device: Option<String>,
     /// On top of `device.labels`, later wins.
@@ -242,7 +242,7 @@ impl Rest {
 
     fn command(mut self, name: &'static str) -> Result<Command, Failure> {
         let words = match name {
-            "logs" | "render" => 1,
+            "logs" => 1,
             _ => 0,
         };
         if self.positional.len() > words {
@@ -275,7 +275,7 @@ impl Rest {
                         .ok_or_else(|| usage(&format!("--label {label}: expected key=value"), Some(name)))?;
                     labels.push((key.to_owned(), value.to_owned()));
                 }
-                Command::Render(RenderArgs { folder: word.map(PathBuf::from), device: self.text("--device")?, labels })
+                Command::Render(RenderArgs { repo: self.text("--repo")?, device: self.text("--device")?, labels })
             }
             "doctor" => Command::Doctor,
             "anchor" => Command::Anchor { accept: self.parsed("--accept")?.ok_or_else(|| needs("--accept REVISION"))? },
@@ -325,7 +325,7 @@ mod tests {
             Command::Verify(args) => assert_eq!(args.len(), 4),
             other => panic!("{other:?}"),
         }
-        match check("render . --device d --label a=b --label c=d").unwrap().command {
+        match check("render --repo . --device d --label a=b --label c=d").unwrap().command {
             Command::Render(args) => assert_eq!((args.device.as_deref(), args.labels.len()), (Some("d"), 2)),
             other => panic!("{other:?}"),
         }
@@ -344,7 +344,7 @@ mod tests {
             ("status now", "\"now\" is one word too many", "see burgee-agent status --help"),
             ("status -o xml", "-o xml: expected json or table", "see burgee-agent status --help"),
             ("anchor", "anchor needs --accept REVISION", "see burgee-agent anchor --help"),
-            ("render . --label a", "--label a: expected key=value", "see burgee-agent render --help"),
+            ("render --label a", "--label a: expected key=value", "see burgee-agent render --help"),
         ];
         for (line, message, hint) in cases {
             assert_eq!(check(line), Err((2, message.to_owned(), Some(hint.to_owned()))), "{line}");

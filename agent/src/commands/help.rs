@@ -164,10 +164,13 @@ pub(super) const COMMANDS: [About; 15] = [
     },
     About {
         name: "render",
-        arguments: "[DIR] [--device NAME] [--label KEY=VALUE]…",
+        arguments: "[--repo PATH_OR_URL] [--device NAME] [--label KEY=VALUE]…",
         summary: "what this device is to run; needs no running agent",
-        more: "Renders the folder DIR, or else the local repository's head, and prints it as JSON.",
+        more: "Fetches and verifies as on a first start, renders the head for this device, and\n\
+               prints it as JSON. Contents of files show as digests only. To render a folder that\n\
+               is not committed yet, use burgee render on the machine where you edit it.",
         flags: &[
+            option("--repo", "PATH_OR_URL", "the repository (default: source.url)"),
             option("--device", "NAME", "as this device (default: device.name)"),
             option("--label", "KEY=VALUE", "on top of device.labels"),
         ],

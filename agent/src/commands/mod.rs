@@ -142,7 +142,7 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Anchor { accept } => answered(&global, ask(&socket()?, Ask::Anchor { accept }).await?)?,
         Command::Doctor => return doctor::doctor(inputs(), global.output).await,
         Command::Run { once } => return run(inputs()?.settings()?, once, global.output).await,
-        Command::Render(args) => render::render(&inputs()?.settings()?, &args, global.output)?,
+        Command::Render(args) => render::render(&inputs()?.settings()?, args, &SystemClock).await?,
         Command::Enroll(_) | Command::Verify(_) => {
             return Err(Failure::new(1, "this command runs before there is a runtime"));
         }

@@ -102,16 +102,7 @@ async fn judge(asked: Asked, global: &Global, clock: &impl Clock) -> Result<Exit
     let settings = inputs.source()?;
     let scratch = Scratch::make()
         .map_err(|error| Failure::new(1, format!("cannot make a temporary folder: {error}")).hint("set TMPDIR"))?;
-    let failed = |error: SourceError| {
-        let code = match &error {
-            SourceError::Untrusted { .. } => REFUSED,
-            SourceError::Malformed { .. } | SourceError::Local { action: "use", .. } => 2,
-            SourceError::Unreachable { .. } => 5,
-            SourceError::Local { .. } => 1,
-        };
-        let message = format!("while verifying {}, {} ({})", settings.url, chain(&error), error.reason());
-        Failure { code, message, hint: error.hint() }
-    };
+    let failed = |error| refused(&settings.url, &error);
     let mut source = GitSource::open(&settings, &scratch.0.join("git"), clock.build_date()).map_err(failed)?;
     if let Some(silence) = asked.timeout {
         source = source.with_silence(silence);
@@ -131,8 +122,20 @@ async fn judge(asked: Asked, global: &Global, clock: &impl Clock) -> Result<Exit
     }
 }
 
+/// A source's error, with the exit code that it means.
+pub(super) fn refused(url: &str, error: &SourceError) -> Failure {
+    let code = match error {
+        SourceError::Untrusted { .. } => REFUSED,
+        SourceError::Malformed { .. } | SourceError::Local { action: "use", .. } => 2,
+        SourceError::Unreachable { .. } => 5,
+        SourceError::Local { .. } => 1,
+    };
+    let message = format!("while verifying {url}, {} ({})", chain(error), error.reason());
+    Failure { code, message, hint: error.hint() }
+}
+
 /// A path that is there is a path, however it is written.
-fn as_url(repo: &str) -> String {
+pub(super) fn as_url(repo: &str) -> String {
     let path = Path::new(repo);
     match std::path::absolute(path) {
         Ok(absolute) if path.exists() => absolute.display().to_string(),
@@ -141,10 +144,10 @@ fn as_url(repo: &str) -> String {
 }
 
 /// A folder of this process alone, gone when it is dropped.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn make() -> std::io::Result<Self> {
+    pub(super) fn make() -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| std::io::Error::other(error.to_string()))?;
