@@ -147,6 +147,11 @@ impl Phase {
                 Self::Applying { to, back, boots: Boots::first(boot) }
             }
 
+            // A way back that is blocked is left for a newer revision.
+            (Self::RollingBack { to: home, asked: false, .. }, E::Superseded(to)) => {
+                Self::Applying { to, back: Some(home), boots: Boots::first(boot) }
+            }
+
             // Going back.
             (Self::RollingBack { to, asked: true, .. }, E::Applied) => Self::Steady { at: to },
             (Self::RollingBack { failed, to, asked: false }, E::Applied) => Self::Stalled { failed, at: Some(to) },

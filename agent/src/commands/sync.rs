@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fleet::wire::status::{PhaseName, Status};
+use fleet::wire::status::{PhaseName, Status, Sync};
 use tokio::time::{sleep, timeout};
 
 use super::args::{Output, Wait};
@@ -81,7 +81,9 @@ async fn rest(socket: &Path) -> Result<Status, Failure> {
 /// Held is rest, too: a window may be days away.
 fn is_at_rest(status: &Status) -> bool {
     match status.phase {
-        PhaseName::Steady | PhaseName::Stalled | PhaseName::Held => true,
+        // Steady and not looked at yet is not known to be healthy.
+        PhaseName::Steady => status.apps.iter().all(|app| app.sync != Sync::Updating),
+        PhaseName::Stalled | PhaseName::Held => true,
         // Nothing was ever accepted; a failed fetch is retried, but not soon.
         PhaseName::Starting => status.conditions.iter().any(|condition| {
             !condition.status && matches!(condition.kind.as_str(), "Verified" | "Fetched" | "ClockSet")

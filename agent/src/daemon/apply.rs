@@ -13,10 +13,11 @@ use fleet::name::AppName;
 
 use super::context::{Context, NO_PINS, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::probe;
+use crate::phase::Phase;
 use crate::plan::{order, prune};
 use crate::ports::Reason;
 use crate::ports::journal::{JournalError, Kept};
-use crate::ports::runtime::{Inventory, Plan, Runtime, RuntimeError, Step, Verb};
+use crate::ports::runtime::{Inventory, Object, Plan, Runtime, RuntimeError, Step, Verb};
 
 /// Why a pass was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,29 +89,45 @@ pub(crate) async fn apply<P: Parts>(
     }
 
     let touched = context.state().touched;
+    let mut first_failure = None;
     for app in &to.desired.apps {
         if stop.get() {
             return Ok(Outcome::Interrupted);
         }
-        wait_for_dependencies(context, (to, blobs), app, from, stop).await?;
-        let unchanged = direction == Direction::Forward && order::unchanged(app, from_state, &touched);
-        if unchanged && app.drift.mode != fleet::desired::DriftMode::Correct {
+        // The watch repairs what drifted; an old sick app is none of this
+        // revision's business.
+        if order::unchanged(app, from_state, &touched) {
             continue;
+        }
+        if direction == Direction::Forward {
+            wait_for_dependencies(context, (to, blobs), app, from, stop).await?;
         }
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app.name));
         let subject = Subject { had, ..Subject::of(to, blobs, app) };
         let pass = Pass { guard: (direction == Direction::Forward && !free).then_some(&app.prune), cleanup: false };
-        let outcome = converge(context, subject, runtime_of(app), pass, stop).await;
-        match outcome.map_err(|error| Failure::of(Some(app), &error))? {
-            Converged { outcome: Outcome::Interrupted, .. } => return Ok(Outcome::Interrupted),
-            Converged { outcome: Outcome::Done, .. } => {}
-        }
-        // An app that moved to another runtime leaves the old one.
+        // An app that moved to another runtime leaves the old one first: it may
+        // hold a port that the new one needs.
         let others: Vec<&'static str> = RUNTIMES.into_iter().filter(|name| *name != runtime_of(app)).collect();
-        let subject = Subject { want: None, ..subject };
-        leave(context, subject, &others, stop).await.map_err(|error| Failure::of(Some(app), &error))?;
+        let moved = leave(context, Subject { want: None, ..subject }, &others, stop).await;
+        let converged = match moved {
+            Ok(Outcome::Interrupted) => return Ok(Outcome::Interrupted),
+            Ok(Outcome::Done) => converge(context, subject, runtime_of(app), pass, stop).await,
+            Err(error) => Err(error),
+        };
+        match converged {
+            Ok(Converged { outcome: Outcome::Interrupted, .. }) => return Ok(Outcome::Interrupted),
+            Ok(Converged { outcome: Outcome::Done, .. }) => {}
+            // Going back, one app's trouble must not keep the others away: it
+            // may even be theirs (a port that the failed revision gave away).
+            Err(error) if direction == Direction::Back => {
+                let failure = Failure::of(Some(app), &error);
+                tracing::warn!(app = %app.name, cause = failure.message, "cannot go back yet; going on with the others");
+                first_failure.get_or_insert(failure);
+            }
+            Err(error) => return Err(Failure::of(Some(app), &error)),
+        }
     }
-    Ok(Outcome::Done)
+    first_failure.map_or(Ok(Outcome::Done), Err)
 }
 
 /// Takes away all that burgee owns of an app in `runtimes`.
@@ -122,6 +139,11 @@ async fn leave<P: Parts>(
 ) -> Result<Outcome, RuntimeError> {
     for runtime in runtimes {
         if context.inventory(subject.app, runtime).is_empty() {
+            continue;
+        }
+        if subject.had.is_some_and(|had| !had.prune.enabled) {
+            // It stays, and is nobody's from here on.
+            own(context, subject.app, runtime, Inventory::new(), Mark::Settled(BTreeSet::new())).map_err(journal)?;
             continue;
         }
         let pass = Pass { guard: None, cleanup: false };
@@ -178,20 +200,20 @@ async fn converge_in<P: Parts, R: Runtime>(
     loop {
         let owned = context.inventory(subject.app, runtime);
         let plan = adapter.plan(subject.task(&owned)).await?;
-        let (plan, kept_back) = guarded(context, subject, plan, &owned, pass);
+        let (plan, kept_back, withheld) = guarded(context, subject, plan, &owned, pass);
         let settled = settled_inventory(&plan, &kept_back, &owned);
         if plan.steps.is_empty() {
-            own(context, subject.app, runtime, settled, false).map_err(journal)?;
+            own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
             return Ok(Converged { outcome: Outcome::Done, steps: done });
         }
         let mut union = owned.clone();
         union.extend(plan.inventory.clone());
         // Before the first step: what the steps will own is on disk.
-        own(context, subject.app, runtime, union.clone(), true).map_err(journal)?;
+        own(context, subject.app, runtime, union.clone(), Mark::Begun(withheld.clone())).map_err(journal)?;
         match execute(adapter, subject, &union, &plan.steps, &mut done, stop).await {
             Ok(Outcome::Interrupted) => return Ok(Converged { outcome: Outcome::Interrupted, steps: done }),
             Ok(Outcome::Done) => {
-                own(context, subject.app, runtime, settled, false).map_err(journal)?;
+                own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
                 return Ok(Converged { outcome: Outcome::Done, steps: done });
             }
             Err(RuntimeError::Changed { object }) if replans < REPLANS => {
@@ -238,20 +260,24 @@ pub(crate) fn line<D>(step: &Step<D>) -> String {
     }
 }
 
-/// The plan without what may not go, and the objects whose deletion was left
-/// out, now or for good.
+/// The plan without what may not go; the objects whose deletion was left out,
+/// now or for good; and those of them that `prune.maxDelete` keeps.
 fn guarded<P: Parts, D>(
     context: &Context<P>,
     subject: Subject<'_>,
     mut plan: Plan<D>,
     owned: &Inventory,
     pass: Pass<'_>,
-) -> (Plan<D>, BTreeSet<crate::ports::runtime::Object>) {
+) -> (Plan<D>, BTreeSet<Object>, BTreeSet<Object>) {
     let mut left_out = BTreeSet::new();
+    let withheld = context.state().withheld.remove(subject.app).unwrap_or_default();
     let policy = pass.guard.or_else(|| subject.had.map(|app| &app.prune).filter(|_| subject.want.is_none()));
     let deletions = plan.steps.iter().filter(|step| step.verb == Verb::Delete).count();
     let disabled = policy.is_some_and(|policy| !policy.enabled);
-    let over = pass.guard.is_some_and(|policy| !prune::within(policy, deletions, owned.len()));
+    let deletes = |object: &Object| plan.steps.iter().any(|step| step.verb == Verb::Delete && step.object == *object);
+    // What was withheld once is not let go because the inventory grew since.
+    let over =
+        pass.guard.is_some_and(|policy| !prune::within(policy, deletions, owned.len()) || withheld.iter().any(deletes));
     if deletions > 0 && over && !disabled {
         let message = format!(
             "app {}: {deletions} of {} objects would be deleted, more than prune.maxDelete allows; none was\nhint: look at `burgee-agent diff`, then `burgee-agent sync --prune`",
@@ -278,16 +304,13 @@ fn guarded<P: Parts, D>(
         }
         !refused && !later
     });
-    (plan, left_out)
+    let withheld = if over && !disabled { left_out.clone() } else { BTreeSet::new() };
+    (plan, left_out, withheld)
 }
 
 /// What is owned when the plan has landed: its inventory, and what stays
 /// because its deletion was left out.
-fn settled_inventory<D>(
-    plan: &Plan<D>,
-    left_out: &BTreeSet<crate::ports::runtime::Object>,
-    owned: &Inventory,
-) -> Inventory {
+fn settled_inventory<D>(plan: &Plan<D>, left_out: &BTreeSet<Object>, owned: &Inventory) -> Inventory {
     let mut inventory = plan.inventory.clone();
     for object in left_out {
         if let Some(digest) = owned.get(object) {
@@ -297,16 +320,36 @@ fn settled_inventory<D>(
     inventory
 }
 
+/// What is journalled with an inventory: whether steps are about to be made,
+/// and what `prune.maxDelete` withholds.
+enum Mark {
+    Begun(BTreeSet<Object>),
+    Settled(BTreeSet<Object>),
+}
+
 fn own<P: Parts>(
     context: &Context<P>,
     app: &AppName,
     runtime: &str,
     inventory: Inventory,
-    touch: bool,
+    mark: Mark,
 ) -> Result<(), JournalError> {
     context.commit(None, |state| {
-        if touch {
-            state.touched.insert(app.clone());
+        let moving = matches!(state.phase, Phase::Applying { .. } | Phase::RollingBack { .. });
+        let withheld = match mark {
+            Mark::Begun(withheld) => {
+                // Repairing drift is no step towards a revision.
+                if moving {
+                    state.touched.insert(app.clone());
+                }
+                withheld
+            }
+            Mark::Settled(withheld) => withheld,
+        };
+        if withheld.is_empty() {
+            state.withheld.remove(app);
+        } else {
+            state.withheld.insert(app.clone(), withheld);
         }
         if inventory.is_empty() {
             if let Some(by_runtime) = state.inventory.get_mut(app) {

@@ -47,6 +47,10 @@ pub(crate) struct Context<P: Parts> {
     /// When this agent started.
     pub(crate) started: Timestamp,
     pub(crate) tally: super::tally::Tally,
+    /// Of which revision `observed` tells.
+    pub(crate) observed_of: RefCell<Option<Revision>>,
+    /// Images are being downloaded, or swept: not both.
+    pub(crate) images: tokio::sync::Mutex<()>,
     /// The watch is to compare everything at its next turn.
     pub(crate) compare_now: Cell<bool>,
     /// `sync --prune` was asked: the next pass may delete past the limit.
@@ -117,6 +121,13 @@ impl<P: Parts> Context<P> {
 
     pub(crate) fn clear(&self, kind: &'static str) {
         self.conditions.borrow_mut().remove(kind);
+    }
+
+    /// Whether the watch has looked at what runs now.
+    pub(crate) fn is_observed(&self) -> bool {
+        let journal = self.journal.borrow();
+        let at = journal.state().phase.at();
+        at.is_some() && self.observed_of.borrow().as_ref() == at
     }
 
     /// What burgee owns of an app in one runtime.

@@ -73,7 +73,11 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     /// What waits for the running work to come to a stop.
     pub(crate) pending: Option<Pending>,
     failures: u32,
+    /// Waits for an engine or a disk: nobody's failures.
+    waits: u32,
     retry_at: Option<Instant>,
+    /// What is prepared beside.
+    side_target: Option<Revision>,
     side_failures: u32,
     side_retry_at: Option<Instant>,
     gate_at: Option<Instant>,
@@ -82,6 +86,8 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     pub(crate) waiting: Vec<Reply>,
     /// The next fetch anchors anew, at or above this.
     pub(crate) anchor: Option<CommitId>,
+    /// What the fetch under way anchors at.
+    pub(crate) anchoring: Option<CommitId>,
     published: watch::Sender<Arc<Snapshot>>,
     repeat_at: Instant,
     /// `run --once`.
@@ -130,13 +136,16 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             side: Work::default(),
             pending: None,
             failures: 0,
+            waits: 0,
             retry_at: None,
+            side_target: None,
             side_failures: 0,
             side_retry_at: None,
             gate_at: None,
             polling,
             waiting: Vec::new(),
             anchor: None,
+            anchoring: None,
             published,
             repeat_at: Instant::now(),
             once,
@@ -147,8 +156,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     /// Runs until it is told to stop or, with `once`, until nothing is left to
     /// do. Returns the last status.
     pub(crate) async fn run(mut self, mut beat: impl FnMut(&Status)) -> (Status, Outcome) {
-        let boot = self.context.boot.clone();
-        self.advance(Event::Started(boot), None, |_| {});
+        self.wake_up();
         self.remember_failure();
         loop {
             let status = self.settle();
@@ -179,6 +187,34 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         }
     }
 
+    /// Counts the boot. A revision that takes the device down again and again
+    /// has failed, and is blocked like any other.
+    fn wake_up(&mut self) {
+        let boot = self.context.boot.clone();
+        let phase = self.context.state().phase;
+        let next = phase.clone().next(Event::Started(boot.clone()), &boot);
+        let gave_up = matches!(next, Phase::RollingBack { .. }) && !matches!(phase, Phase::RollingBack { .. });
+        let (Some(to), true) = (phase.target().cloned(), gave_up) else {
+            self.advance(Event::Started(boot), None, |_| {});
+            return;
+        };
+        let message = format!("while applying {to}: the device went down again and again");
+        tracing::error!(revision = %to, "the revision took the device down too often");
+        let (now, digest) = (self.context.now(), self.digest_of(&to));
+        self.outcome.unhealthy = true;
+        add(&self.context.tally.failed);
+        self.context.set("Applied", false, "TookDeviceDown", message.clone());
+        self.advance(Event::Started(boot), None, |state| {
+            block(state, &to, digest, "TookDeviceDown", &message, now);
+            note(state, now, &to, "failed", &message);
+        });
+        self.say(Some(&to), "failed", &message);
+    }
+
+    fn digest_of(&self, revision: &Revision) -> Option<fleet::digest::Digest> {
+        self.context.kept(revision).map(|(kept, _)| kept.desired.digest)
+    }
+
     /// Why the device stalled is journalled with what is blocked: it is said
     /// after a restart, too.
     fn remember_failure(&self) {
@@ -202,7 +238,13 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         also: impl FnOnce(&mut State),
     ) -> bool {
         let before = self.context.state().phase;
-        let next = before.clone().next(event.clone(), &self.context.boot);
+        let mut next = before.clone().next(event.clone(), &self.context.boot);
+        let begins = matches!(before, Phase::Preparing { .. } | Phase::Held { .. });
+        if let (Phase::Applying { back, .. }, true) = (&mut next, begins) {
+            // The way home is last good, also from a revision that was held.
+            let good = self.context.state().good;
+            *back = good.or(back.take());
+        }
         let same = next == before;
         if same {
             tracing::debug!(?event, phase = ?before, "event changes nothing");
@@ -218,6 +260,14 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         }
         if !same {
             tracing::info!(from = ?before.name(), to = ?next.name(), revision = next.target().or(next.at()).map(tracing::field::display), "phase changed");
+            if matches!(next, Phase::Steady { .. }) {
+                for kind in ["Applied", "Healthy", "Prepared", "Restorable", "RolledBack"] {
+                    self.context.clear(kind);
+                }
+            }
+            if next.target() != before.target() {
+                self.failures = 0;
+            }
             self.work.abandon();
             self.retry_at = None;
             self.gate_at = None;
@@ -235,6 +285,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         if let Some(wanted) = wanted(&state) {
             match &state.phase {
                 Phase::Applying { .. } | Phase::Probing { .. } => self.prepare_aside(&state, wanted),
+                // A way back that stays blocked is left for what is newer.
+                Phase::RollingBack { asked: false, .. } if self.failures >= 3 => self.prepare_aside(&state, wanted),
                 Phase::RollingBack { .. } => {}
                 _ => {
                     self.failures = 0;
@@ -300,7 +352,14 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             return;
         }
         tracing::info!(revision = %wanted, phase = ?state.phase.name(), "a newer revision is prepared beside");
-        self.side.prepare(Rc::clone(&self.context), self.fetcher.clone(), wanted, None, self.send.clone());
+        let running = match &state.phase {
+            Phase::Applying { back, .. } | Phase::Probing { back, .. } => back.clone(),
+            Phase::RollingBack { to, .. } => Some(to.clone()),
+            _ => None,
+        };
+        let running = running.filter(|back| state.good.as_ref() == Some(back));
+        self.side_target = Some(wanted.clone());
+        self.side.prepare(Rc::clone(&self.context), self.fetcher.clone(), wanted, running, self.send.clone());
     }
 
     fn done(&mut self, number: u64, done: Done) {
@@ -314,12 +373,15 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             Some(Pending::Supersede(kept, blobs)) => {
                 let to = kept.revision.clone();
                 // Where the work brought us doesn't matter but for the phase.
-                if matches!(self.context.state().phase, Phase::Applying { .. } | Phase::Probing { .. }) {
+                if may_be_superseded(&self.context.state().phase) {
                     self.advance(Event::Superseded(to), Some((&kept, &blobs)), |_| {});
                     return;
                 }
             }
-            Some(Pending::Rollback(to)) => return self.begin_rollback(to),
+            Some(Pending::Rollback(to)) => {
+                self.begin_rollback(to);
+                return;
+            }
             None => {}
         }
         match done {
@@ -363,10 +425,13 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 self.context.clear("Prepared");
                 let (to, now) = (kept.revision.clone(), self.context.now());
                 self.say_rollout(&kept);
-                self.advance(Event::SameDigest, Some((&kept, &blobs)), |state| {
+                let moved = self.advance(Event::SameDigest, Some((&kept, &blobs)), |state| {
                     state.good = Some(to.clone());
                     note(state, now, &to, "steady", "the same digest as what runs; nothing to do");
                 });
+                if !moved {
+                    return;
+                }
                 self.say(Some(&to), "steady", "the same digest as what runs");
             }
             Prepared::Refused(failure, digest) => self.refuse(&failure, digest),
@@ -388,18 +453,21 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         tracing::error!(revision = %to, reason = failure.reason, cause = failure.message, "the revision is refused");
         self.context.set("Prepared", false, failure.reason, message.clone());
         self.outcome.unhealthy = true;
-        self.advance(Event::Unpreparable, None, |state| {
+        let moved = self.advance(Event::Unpreparable, None, |state| {
             block(state, &to, digest, failure.reason, &message, now);
             note(state, now, &to, "failed", &message);
         });
+        if !moved {
+            return;
+        }
         self.say(Some(&to), "failed", &message);
     }
 
     fn side_done(&mut self, done: Done) {
         let Done::Prepared(prepared) = done else { return };
         let phase = self.context.state().phase;
-        if !matches!(phase, Phase::Applying { .. } | Phase::Probing { .. }) {
-            return; // The ordinary way takes it from here.
+        if !may_be_superseded(&phase) || self.pending.is_some() {
+            return; // The ordinary way takes it from here; an operator's word goes first.
         }
         match prepared {
             Prepared::Ready(kept, blobs) | Prepared::Same(kept, blobs) => {
@@ -412,7 +480,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 }
             }
             Prepared::Refused(failure, digest) => {
-                let Some(to) = self.context.state().accepted.map(|accepted| accepted.revision) else { return };
+                let Some(to) = self.side_target.take() else { return };
                 let (now, message) = (self.context.now(), format!("while preparing {to}: {}", failure.message));
                 let _ = self.context.commit(None, |state| {
                     block(state, &to, digest, failure.reason, &message, now);
@@ -444,9 +512,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let now = self.context.now();
         match state.phase.clone() {
             Phase::RollingBack { failed, to, asked } => {
-                add(&self.context.tally.rollbacks);
                 let message = if asked { "an operator went back" } else { "went back by itself" };
-                self.advance(Event::Applied, None, |state| {
+                let moved = self.advance(Event::Applied, None, |state| {
                     state.touched.clear();
                     if asked && state.good.as_ref() != Some(&to) {
                         state.good = Some(to.clone());
@@ -454,6 +521,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     }
                     note(state, now, &to, "rolled-back", &format!("{message} from {failed}"));
                 });
+                if !moved {
+                    return;
+                }
+                add(&self.context.tally.rollbacks);
                 self.context.clear("RolledBack");
                 self.say(Some(&to), "rolled-back", &format!("{message} from {failed} to {to}"));
             }
@@ -468,16 +539,16 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let Phase::Probing { to, back, .. } = self.context.state().phase else { return };
         let now = self.context.now();
         self.failures = 0;
-        self.advance(Event::Healthy, None, |state| {
+        let moved = self.advance(Event::Healthy, None, |state| {
             if state.good.as_ref() != Some(&to) {
-                state.before = back.or(state.good.take());
+                state.before = state.good.take().or(back);
             }
             state.good = Some(to.clone());
             state.touched.clear();
             note(state, now, &to, "steady", "applied and healthy");
         });
-        for kind in ["Applied", "Healthy", "Prepared", "Restorable"] {
-            self.context.clear(kind);
+        if !moved {
+            return;
         }
         self.say(Some(&to), "steady", "applied and healthy");
     }
@@ -488,6 +559,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         // Where there is nothing to go back to, and on the way back, it is
         // tried for as long as it takes; and an engine that is away is
         // nobody's fault. A step gets a few chances.
+        if failure.blameless && !rolling {
+            self.failures -= 1;
+            self.waits += 1;
+        }
         if rolling || failure.blameless || (failure.transient && self.failures < 4) {
             let (kind, what) = if rolling { ("RolledBack", "rolling back") } else { ("Applied", "applying") };
             tracing::warn!(reason = failure.reason, cause = failure.message, what, "failed; trying again later");
@@ -506,7 +581,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let doing = if state.phase.name() == PhaseName::Probing { "probing" } else { "applying" };
         let message = format!("while {doing} {to}: {}", failure.message);
         tracing::error!(revision = %to, reason = failure.reason, cause = failure.message, "the revision failed");
-        let digest = self.context.kept(&to).map(|(kept, _)| kept.desired.digest);
+        let digest = self.digest_of(&to);
         let has_home =
             matches!(&state.phase, Phase::Applying { back: Some(_), .. } | Phase::Probing { back: Some(_), .. });
         let blocks = has_home && failure.policy == fleet::desired::OnFailure::Rollback;
@@ -514,12 +589,15 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         add(&self.context.tally.failed);
         let kind = if doing == "probing" { "Healthy" } else { "Applied" };
         self.context.set(kind, false, failure.reason, message.clone());
-        self.advance(event, None, |state| {
+        let moved = self.advance(event, None, |state| {
             if blocks {
                 block(state, &to, digest, failure.reason, &message, now);
             }
             note(state, now, &to, "failed", &message);
         });
+        if !moved {
+            return;
+        }
         self.say(Some(&to), "failed", &message);
         if !has_home {
             self.failures += 1;
@@ -528,27 +606,28 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     }
 
     /// Abandons what is under way and goes back to `to`.
-    pub(crate) fn begin_rollback(&mut self, to: Revision) {
+    pub(crate) fn begin_rollback(&mut self, to: Revision) -> bool {
         let now = self.context.now();
         self.failures = 0;
+        let accepted = self.context.state().accepted.map(|accepted| accepted.revision);
+        let digest = accepted.as_ref().and_then(|accepted| self.digest_of(accepted));
         self.advance(Event::Rollback(to.clone()), None, |state| {
-            if let Some(accepted) = state.accepted.as_ref().map(|accepted| accepted.revision.clone())
-                && accepted != to
-            {
-                block(state, &accepted, None, "RolledBack", "an operator went back behind it", now);
+            if let Some(accepted) = accepted.filter(|accepted| *accepted != to) {
+                block(state, &accepted, digest, "RolledBack", "an operator went back behind it", now);
             }
             note(state, now, &to, "rollback", "an operator asked for it");
-        });
+        })
     }
 
     fn later(&mut self) {
-        let delay = RETRY.delay(self.failures.max(1), self.context.seed);
+        let delay = RETRY.delay(self.failures.max(self.waits).max(1), self.context.seed);
         self.retry_at = Some(Instant::now() + delay);
     }
 
     /// Forgets waits: an operator wants it now.
     pub(crate) fn now(&mut self) {
         self.failures = 0;
+        self.waits = 0;
         self.retry_at = None;
         self.side_retry_at = None;
         self.gate_at = None;
@@ -556,9 +635,13 @@ impl<P: Parts, U: Uplink> Core<P, U> {
 
     /// What a repository with rollouts means to a device without a hub.
     fn say_rollout(&self, kept: &Kept) {
-        if kept.desired.has_rollout && !self.context.has_hub {
-            let message = "a rollout names this device, but agent.toml has no [hub]: it follows the branch";
-            self.context.set("FollowsBranch", true, "NoHub", message.to_owned());
+        if kept.desired.has_rollout {
+            let (reason, message) = if self.context.has_hub {
+                ("NoReleases", "a rollout names this device, but this build knows no releases: it follows the branch")
+            } else {
+                ("NoHub", "a rollout names this device, but agent.toml has no [hub]: it follows the branch")
+            };
+            self.context.set("FollowsBranch", true, reason, message.to_owned());
         } else {
             self.context.clear("FollowsBranch");
         }
@@ -613,20 +696,15 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             return false;
         }
         match state.phase {
-            Phase::Steady { .. } => !self.context.observed.borrow().is_empty() || self.is_bare(&state),
-            Phase::Stalled { .. } | Phase::Held { .. } => true,
-            Phase::Empty => self.outcome.fetch.is_some(),
+            Phase::Steady { .. } => self.context.is_observed(),
+            Phase::Stalled { .. } | Phase::Held { .. } | Phase::Empty => true,
             // Nothing to go back to: it would be tried for ever.
-            Phase::Applying { back: None, .. } => self.retry_at.is_some() && self.outcome.unhealthy,
-            Phase::Preparing { .. } => self.retry_at.is_some() && self.failures > 2,
-            _ => false,
+            Phase::Applying { back: None, .. } if self.outcome.unhealthy => self.retry_at.is_some(),
+            Phase::Applying { .. } | Phase::RollingBack { .. } | Phase::Preparing { .. } => {
+                self.retry_at.is_some() && self.failures.max(self.waits) > 3
+            }
+            Phase::Probing { .. } => false,
         }
-    }
-
-    /// A device that has no apps at all has nothing to observe.
-    fn is_bare(&self, state: &State) -> bool {
-        let at = state.phase.at().and_then(|at| self.context.kept(at));
-        at.is_none_or(|(kept, _)| kept.desired.apps.is_empty())
     }
 
     async fn stop(&mut self) {
@@ -652,9 +730,14 @@ impl<P: Parts, U: Uplink> Core<P, U> {
 fn wanted(state: &State) -> Option<Revision> {
     let accepted = &state.accepted.as_ref()?.revision;
     let blocked = state.blocked.iter().any(|blocked| blocked.revision == *accepted);
-    let there = state.phase.target() == Some(accepted) || state.phase.at() == Some(accepted);
+    let there = state.phase.target().or(state.phase.at()) == Some(accepted);
     let failed = matches!(&state.phase, Phase::Stalled { failed, .. } if failed == accepted);
     (!blocked && !there && !failed).then(|| accepted.clone())
+}
+
+/// Phases in which a newer revision that is prepared takes over.
+fn may_be_superseded(phase: &Phase) -> bool {
+    matches!(phase, Phase::Applying { .. } | Phase::Probing { .. } | Phase::RollingBack { asked: false, .. })
 }
 
 /// Adds to the blocked revisions, newest last, bounded.
@@ -666,10 +749,12 @@ fn block(
     message: &str,
     since: jiff::Timestamp,
 ) {
+    // What it rendered to stays known, whoever blocks it again.
+    let known = state.blocked.iter().find(|old| old.revision == *revision).and_then(|old| old.digest);
     state.blocked.retain(|old| old.revision != *revision);
     state.blocked.push(Blocked {
         revision: revision.clone(),
-        digest,
+        digest: digest.or(known),
         reason: reason.to_owned(),
         message: message.to_owned(),
         since,

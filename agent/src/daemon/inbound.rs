@@ -25,7 +25,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         self.polling.began();
         let (fetcher, inputs) = (self.fetcher.clone(), self.send.clone());
         let (accepted, now) = (self.context.state().accepted, self.context.now());
-        let ask = match self.anchor.take() {
+        self.anchoring = self.anchor.take();
+        let ask = match self.anchoring.clone() {
             Some(accept) => fetch::Ask::Anew { before: accepted, accept },
             None => fetch::Ask::After(accepted),
         };
@@ -40,16 +41,24 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let mqtt_up = self.is_mqtt_up();
         self.polling.ended(reached, mqtt_up);
         self.outcome.fetch = None;
+        if reached {
+            self.context.clear("Fetched");
+        } else {
+            // The operator's word waits for the host.
+            self.anchor = self.anchor.take().or(self.anchoring.take());
+        }
+        if !matches!(result, Ok(Fetched::ClockUnset { .. })) {
+            self.context.clear("ClockSet");
+        }
         match result {
             Ok(Fetched::Same) => {
                 self.context.clear("Verified");
-                self.context.clear("Fetched");
-                self.context.clear("ClockSet");
             }
             Ok(Fetched::New(accepted)) => self.accept(*accepted),
             Ok(Fetched::ClockUnset { head }) => {
                 let message =
                     format!("revision {} waits: the clock is not set\nhint: check the time service", head.short());
+                self.outcome.fetch = Some(1);
                 self.context.set("ClockSet", false, "ClockUnset", message);
             }
             Err(error) => self.fetch_failed(&error),
@@ -68,9 +77,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             // The head is judged again with the next fetch.
             return;
         }
-        for kind in ["Verified", "Fetched", "ClockSet"] {
-            self.context.clear(kind);
-        }
+        self.context.clear("Verified");
         self.say(Some(&revision), "accepted", &message);
     }
 
@@ -229,8 +236,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         }
         if matches!(state.phase, Phase::Applying { .. }) {
             self.interrupt(Pending::Rollback(to.clone()));
-        } else {
-            self.begin_rollback(to.clone());
+        } else if !self.begin_rollback(to.clone()) {
+            return Err(refused(
+                "StoreFailed",
+                "the rollback could not be journalled",
+                Some("see burgee-agent status"),
+            ));
         }
         Ok(Answer::Done(format!("going back to {}", to.id)))
     }

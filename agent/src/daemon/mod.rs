@@ -142,6 +142,8 @@ async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
         seed,
         started: clock.now(),
         tally: Tally::default(),
+        observed_of: RefCell::new(None),
+        images: tokio::sync::Mutex::new(()),
         compare_now: Cell::new(false),
         prune_freely: Cell::new(false),
     });
@@ -249,7 +251,7 @@ fn exit_code(status: &Status, outcome: Outcome) -> u8 {
     match (status.phase, outcome.fetch) {
         (_, Some(code)) => code,
         (PhaseName::Steady, None) if !sick && !outcome.unhealthy => 0,
-        (PhaseName::Held, None) => 0,
+        (PhaseName::Held, None) if !outcome.unhealthy => 0,
         (PhaseName::Preparing, None) => 1,
         _ => 4,
     }

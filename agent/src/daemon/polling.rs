@@ -19,7 +19,7 @@ pub(crate) struct Polling {
     next: Instant,
     under_way: bool,
     /// Asked for while one was under way: another follows.
-    again: bool,
+    again: Option<Instant>,
     last_hinted: Option<Instant>,
     failures: u32,
     answered: bool,
@@ -34,7 +34,7 @@ impl Polling {
             seed,
             next: Instant::now(),
             under_way: false,
-            again: false,
+            again: None,
             last_hinted: None,
             failures: 0,
             answered: false,
@@ -74,8 +74,8 @@ impl Polling {
             BACKOFF.delay(self.failures, self.seed).min(self.poll.max(BACKOFF.base))
         };
         self.next = Instant::now() + pause;
-        if std::mem::take(&mut self.again) {
-            self.next = Instant::now();
+        if let Some(at) = self.again.take() {
+            self.next = self.next.min(at);
         }
     }
 
@@ -86,7 +86,8 @@ impl Polling {
         let earliest = self.last_hinted.map_or(now, |last| (last + COALESCE).max(now));
         let at = earliest.max(now + place);
         if self.under_way {
-            self.again = true;
+            // One more afterwards, and no more of them than hints coalesce to.
+            self.again = Some(self.again.map_or(now + COALESCE + place, |other| other.min(now + COALESCE + place)));
         } else if at < self.next {
             self.next = at;
             self.last_hinted = Some(at);
@@ -96,7 +97,7 @@ impl Polling {
     /// An operator: now.
     pub(crate) fn now(&mut self) {
         if self.under_way {
-            self.again = true;
+            self.again = Some(Instant::now());
         } else {
             self.next = Instant::now();
         }

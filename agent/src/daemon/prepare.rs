@@ -80,6 +80,7 @@ async fn download<P: Parts>(
     blobs: &Blobs,
     running: Option<&Kept>,
 ) -> Result<(), Failure> {
+    let _images = context.images.lock().await;
     // A tag can move: an app that did not change keeps what its tags meant.
     let same = |name| running.and_then(|old| old.desired.apps.iter().find(|app| app.name == name));
     let mut pins = BTreeMap::new();
@@ -100,6 +101,20 @@ async fn download<P: Parts>(
     }
     kept.pins = pins;
     Ok(())
+}
+
+/// Downloads again what a revision on its way has lost (somebody pruned the
+/// images between its preparation and now).
+pub(crate) async fn again<P: Parts>(context: &Context<P>, kept: &Kept, blobs: &Blobs) -> Result<Kept, Failure> {
+    let mut anew = kept.clone();
+    let _images = context.images.lock().await;
+    for app in &kept.desired.apps {
+        let owned = context.inventory(&app.name, runtime_of(app));
+        let task = Subject::of(kept, blobs, app).task(&owned);
+        let resolved = with_runtime!(context, runtime_of(app), &app.name, |adapter| adapter.prepare(task).await);
+        anew.pins.insert(app.name.clone(), resolved.map_err(|error| Failure::of(Some(app), &error))?);
+    }
+    Ok(anew)
 }
 
 fn unrendered(findings: &[Finding]) -> Failure {

@@ -11,7 +11,9 @@ use crate::ports::journal::State;
 pub(crate) fn status<P: Parts>(context: &Context<P>, links: Link) -> Status {
     let state = context.state();
     let mut apps: Vec<_> = context.observed.borrow().values().cloned().collect();
-    if matches!(state.phase, Phase::Applying { .. } | Phase::RollingBack { .. }) {
+    // Steady, but not looked at yet, tells of the revision before.
+    let unseen = matches!(state.phase, Phase::Steady { .. }) && !context.is_observed();
+    if unseen || matches!(state.phase, Phase::Applying { .. } | Phase::RollingBack { .. }) {
         apps.iter_mut().for_each(|app| app.sync = Sync::Updating);
     }
     let blocked = state.blocked.iter().map(|blocked| BlockedStatus {

@@ -114,7 +114,7 @@ impl<P: Parts> Watch<P> {
             for app in &kept.desired.apps {
                 self.compare(kept, blobs, app, &state, free).await;
             }
-            if steady {
+            if steady && !state.suspended.as_ref().is_some_and(|pause| pause.all) {
                 self.clean_up(kept, blobs, &state).await;
             }
             self.compared = Some(kept.revision.clone());
@@ -131,6 +131,7 @@ impl<P: Parts> Watch<P> {
             }
         }
         self.context.observed.borrow_mut().retain(|name, _| kept.desired.apps.iter().any(|app| app.name == *name));
+        *self.context.observed_of.borrow_mut() = Some(kept.revision.clone());
     }
 
     async fn compare(&mut self, kept: &Kept, blobs: &Blobs, app: &DesiredApp, state: &State, free: bool) {
@@ -243,6 +244,11 @@ impl<P: Parts> Watch<P> {
                     tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
                 }
             }
+        }
+        let _images = self.context.images.lock().await;
+        if self.context.state().phase != (Phase::Steady { at: kept.revision.clone() }) {
+            // What a newer revision has just downloaded is in nobody's keeping yet.
+            return;
         }
         let mut keep = vec![kept];
         keep.extend(before.as_ref().map(|(old, _)| old));

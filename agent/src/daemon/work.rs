@@ -13,7 +13,7 @@ use super::apply::{Direction, Failure, Outcome, apply};
 use super::context::{Context, Parts};
 use super::core::Input;
 use super::fetch::Fetcher;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{self, Prepared, prepare};
 use super::probe::{Unhealthy, probe};
 
 /// How a work ended.
@@ -135,6 +135,15 @@ impl Work {
                 match apply(&context, (&kept, &blobs), from.as_ref(), direction, &stop).await {
                     Ok(Outcome::Done) => Done::Applied,
                     Ok(Outcome::Interrupted) => Done::Interrupted,
+                    Err(failure) if failure.reason == "PullFailed" && !back => {
+                        match prepare::again(&context, &kept, &blobs).await {
+                            Ok(anew) => {
+                                let _ = context.commit(Some((&anew, &blobs)), |_| {});
+                                Done::ApplyFailed(failure)
+                            }
+                            Err(again) => Done::ApplyFailed(again),
+                        }
+                    }
                     Err(failure) => Done::ApplyFailed(failure),
                 }
             })

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Reason;
-use super::runtime::{Inventory, Pins};
+use super::runtime::{Inventory, Object, Pins};
 use crate::phase::Phase;
 
 /// A revision's desired state as it is kept, whole.
@@ -118,8 +118,12 @@ pub struct State {
     pub blocked: Vec<Blocked>,
     /// By app, then by runtime: what burgee owns. Journalled before anything is created.
     pub inventory: BTreeMap<AppName, BTreeMap<String, Inventory>>,
-    /// Apps that a step touched since the device was last steady.
+    /// Apps that a step towards a revision touched since the device was last
+    /// steady.
     pub touched: BTreeSet<AppName>,
+    /// By app: what `prune.maxDelete` kept from being deleted. It stays until
+    /// an operator says otherwise, however the inventory grows.
+    pub withheld: BTreeMap<AppName, BTreeSet<Object>>,
     pub suspended: Option<Suspension>,
     /// Counts starts of the agent; the first half of a report's place.
     pub epoch: u64,

@@ -125,6 +125,8 @@ impl Fetch<'_> {
         };
         if mark
             .is_some_and(|mark| Some(&mark.revision.id) == commit_id(&head).as_ref() && mark.root == self.root.digest())
+            // A repository that was lost since is fetched anew.
+            && self.work.local.as_ref().is_some_and(|local| local.packs.has(&head))
         {
             self.compact(talk, head);
             return Ok(Found::Port(Fetched::Same));
