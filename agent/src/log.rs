@@ -3,7 +3,9 @@
 use std::io::{IsTerminal as _, stderr};
 use std::panic;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What `--log` can't be.
@@ -28,13 +30,16 @@ pub fn begin(directives: &str) -> Result<(), InvalidLevel> {
     if !directives.split(',').all(known) {
         return Err(invalid());
     }
-    let filter = EnvFilter::try_new(directives).map_err(|_| invalid())?;
+    // Targets and levels alone: the filter that also matches fields and spans
+    // brings a regular expression engine along.
+    let filter: Targets = directives.parse().map_err(|_| invalid())?;
     let terminal = stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(terminal);
+    let layer = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(terminal);
+    let registry = tracing_subscriber::registry();
     let begun = if terminal {
-        subscriber.with_target(false).finish().try_init()
+        registry.with(layer.with_target(false).with_filter(filter)).try_init()
     } else {
-        subscriber.json().flatten_event(true).finish().try_init()
+        registry.with(layer.json().flatten_event(true).with_filter(filter)).try_init()
     };
     drop(begun);
     let before = panic::take_hook();
