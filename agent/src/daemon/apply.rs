@@ -179,9 +179,7 @@ pub(crate) async fn converge<P: Parts>(
     pass: Pass<'_>,
     stop: &Cell<bool>,
 ) -> Result<Converged, RuntimeError> {
-    with_runtime!(context, runtime, subject.app, |adapter| {
-        converge_in(context, adapter, runtime, subject, pass, stop).await
-    })
+    with_runtime!(context, runtime, |adapter| converge_in(context, adapter, runtime, subject, pass, stop).await)
 }
 
 /// How often a world that keeps changing is planned for again.

@@ -188,17 +188,20 @@ pub(crate) static NO_PINS: Pins = Pins::new();
 pub(crate) const RUNTIMES: [&str; 2] = ["compose", "files"];
 
 /// An app of a runtime that this build does not have.
-pub(crate) fn unknown_runtime(app: &AppName, runtime: &str) -> RuntimeError {
+pub(crate) fn unknown_runtime(runtime: &str) -> RuntimeError {
     RuntimeError::Refused {
-        object: format!("app {app}"),
-        cause: format!("this agent has no {runtime} runtime"),
-        hint: Some(format!("this build runs {}; move the app or update the agent", RUNTIMES.join(" and "))),
+        object: format!("runtime {runtime}"),
+        cause: "this build of the agent does not have it".to_owned(),
+        hint: Some(format!(
+            "this build runs {}; take the app off this device, or update the agent",
+            RUNTIMES.join(" and ")
+        )),
     }
 }
 
 /// Runs `$body` with `$runtime` bound to the adapter that `$name` names.
 macro_rules! with_runtime {
-    ($context:expr, $name:expr, $app:expr, |$runtime:ident| $body:expr) => {
+    ($context:expr, $name:expr, |$runtime:ident| $body:expr) => {
         match $name {
             "compose" => {
                 let $runtime = &$context.compose;
@@ -208,7 +211,7 @@ macro_rules! with_runtime {
                 let $runtime = &$context.files;
                 $body
             }
-            other => Err($crate::daemon::context::unknown_runtime($app, other)),
+            other => Err($crate::daemon::context::unknown_runtime(other)),
         }
     };
 }

@@ -397,7 +397,11 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 let failure = Failure {
                     policy: unhealthy.policy,
                     reason: "Unhealthy",
-                    message: format!("app {}: {}", unhealthy.app, unhealthy.message),
+                    message: format!(
+                        "app {app}: {}\nhint: see `burgee-agent logs {app}`; push a fix, or `burgee-agent retry`",
+                        unhealthy.message,
+                        app = unhealthy.app
+                    ),
                     transient: false,
                     blameless: false,
                 };
@@ -730,7 +734,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
 fn wanted(state: &State) -> Option<Revision> {
     let accepted = &state.accepted.as_ref()?.revision;
     let blocked = state.blocked.iter().any(|blocked| blocked.revision == *accepted);
-    let there = state.phase.target().or(state.phase.at()) == Some(accepted);
+    let stalled = matches!(&state.phase, Phase::Stalled { .. });
+    let there = !stalled && state.phase.target().or(state.phase.at()) == Some(accepted);
     let failed = matches!(&state.phase, Phase::Stalled { failed, .. } if failed == accepted);
     (!blocked && !there && !failed).then(|| accepted.clone())
 }

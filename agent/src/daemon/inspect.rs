@@ -48,7 +48,7 @@ pub(crate) async fn logs<P: Parts>(context: &Context<P>, name: &AppName, lines: 
     let runtime = runtime_of(app);
     let inventory = context.inventory(name, runtime);
     let task = Subject::of(&kept, &blobs, app).task(&inventory);
-    let read = with_runtime!(context, runtime, name, |adapter| adapter.logs(task, lines.min(10_000)).await);
+    let read = with_runtime!(context, runtime, |adapter| adapter.logs(task, lines.min(10_000)).await);
     read.map_err(|error| Refusal {
         reason: error.reason().to_owned(),
         message: format!("while reading logs, app {name}: {}", chain(&error)),

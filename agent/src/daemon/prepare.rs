@@ -95,7 +95,7 @@ async fn download<P: Parts>(
         let owned = context.inventory(&app.name, runtime_of(app));
         let task = subject.task(&owned);
         tracing::info!(app = %app.name, "preparing");
-        let resolved = with_runtime!(context, runtime_of(app), &app.name, |adapter| adapter.prepare(task).await);
+        let resolved = with_runtime!(context, runtime_of(app), |adapter| adapter.prepare(task).await);
         let resolved = resolved.map_err(|error| Failure::of(Some(app), &error))?;
         pins.insert(app.name.clone(), resolved);
     }
@@ -111,7 +111,7 @@ pub(crate) async fn again<P: Parts>(context: &Context<P>, kept: &Kept, blobs: &B
     for app in &kept.desired.apps {
         let owned = context.inventory(&app.name, runtime_of(app));
         let task = Subject::of(kept, blobs, app).task(&owned);
-        let resolved = with_runtime!(context, runtime_of(app), &app.name, |adapter| adapter.prepare(task).await);
+        let resolved = with_runtime!(context, runtime_of(app), |adapter| adapter.prepare(task).await);
         anew.pins.insert(app.name.clone(), resolved.map_err(|error| Failure::of(Some(app), &error))?);
     }
     Ok(anew)

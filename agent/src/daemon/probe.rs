@@ -27,8 +27,7 @@ pub(crate) async fn look<P: Parts>(context: &Context<P>, subject: Subject<'_>) -
     let Some(app) = subject.want else { return Verdict { health: Health::Missing, message: String::new() } };
     let runtime = runtime_of(app);
     let inventory = context.inventory(subject.app, runtime);
-    let verdict =
-        with_runtime!(context, runtime, subject.app, |adapter| adapter.health(subject.task(&inventory)).await);
+    let verdict = with_runtime!(context, runtime, |adapter| adapter.health(subject.task(&inventory)).await);
     let verdict = match verdict {
         Ok(verdict) => verdict,
         Err(error) => return Verdict { health: Health::Unknown, message: chain(&error) },

@@ -269,7 +269,7 @@ pub(crate) async fn plan_lines<P: Parts>(
 ) -> Result<Vec<String>, String> {
     let runtime = runtime_of(app);
     let inventory = context.inventory(subject.app, runtime);
-    let plan = with_runtime!(context, runtime, subject.app, |adapter| {
+    let plan = with_runtime!(context, runtime, |adapter| {
         adapter.plan(subject.task(&inventory)).await.map(|plan| {
             let drift = plan.steps.iter().filter(|step| all || (!step.after_steady && step.verb != Verb::Wait));
             drift.map(line).collect::<Vec<_>>()
