@@ -8,9 +8,10 @@ use fleet::wire::command::{Act, Command};
 use fleet::wire::report::{self, Logs, Outcome, ReportBody};
 
 use super::context::{Parts, chain, with_hint};
-use super::core::{Core, Input, Pending, note};
+use super::core::{Core, Input, Pending};
 use super::fetch;
 use super::inspect::{self, refused};
+use super::record::note;
 use super::tally::add;
 use crate::phase::{Event, Phase};
 use crate::ports::Reason;
