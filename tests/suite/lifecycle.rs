@@ -367,3 +367,35 @@ fn leftovers(folder: &Path) -> Vec<std::path::PathBuf> {
     }
     found
 }
+
+#[test]
+fn too_many_deletions_wait_for_an_operators_word() {
+    let mut stage = Stage::new();
+    let old = stage.device.folder.join("root/etc/web/1.txt");
+    for file in 0..6 {
+        stage.repo.write(&format!("apps/web/files/etc/{file}.txt"), "old name\n");
+    }
+    let first = stage.push("first");
+    stage.device.start();
+    stage.device.wait_steady(&first, 30);
+    for file in 0..6 {
+        stage.repo.remove(&format!("apps/web/files/etc/{file}.txt"));
+        stage.repo.write(&format!("apps/web/files/etc/new-{file}.txt"), "new name\n");
+    }
+    let second = stage.push("all of them renamed");
+    stage.device.sync();
+    stage.device.wait_steady(&second, 30);
+    let status = stage.device.wait("a reason", 20, |status| condition(status, "PruneLimited").is_some());
+    assert!(condition(&status, "PruneLimited").is_some_and(|it| it.to_string().contains("sync --prune")), "{status:#}");
+    // The inventory holds both now; that must not make the deletions seem few.
+    stage.device.sync();
+    never("they go unprompted", Duration::from_secs(4), || !old.exists());
+    stage.device.kill();
+    stage.device.start();
+    never("they go after a restart", Duration::from_secs(4), || !old.exists());
+
+    let output = stage.device.call(&["sync", "--prune", "--no-wait"]);
+    assert!(output.status.success(), "{output:?}");
+    until("they go when an operator says so", Duration::from_secs(20), || (!old.exists()).then_some(()));
+    assert!(stage.device.folder.join("root/etc/web/new-1.txt").exists());
+}
