@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use harness::device::{Device, Setup};
 use harness::engine::{Engine, Kind};
 use harness::hub::Hub;
-use harness::net::{free_port, get};
+use harness::net::{free_port, get, welcoming_port};
 use harness::process::run;
 use harness::repo::Repo;
 use harness::wait::until;
@@ -34,7 +34,7 @@ struct Demo {
     hub: Hub,
     repo: Repo,
     bare: PathBuf,
-    healthy: std::net::TcpListener,
+    healthy: u16,
     engine: Option<Engine>,
     ports: Vec<u16>,
     folder: tempfile::TempDir,
@@ -129,7 +129,7 @@ impl Demo {
         });
         let devices = devices.collect();
         repo.write("groups/stores.yaml", "selector: {matchLabels: {role: test}}\napps: [kiosk]\n");
-        let healthy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let healthy = welcoming_port();
         let demo = Self { devices, hub, repo, bare, healthy, engine, ports, folder, began: Instant::now(), failed: 0 };
         for (name, port) in NAMES.iter().zip(&demo.ports) {
             demo.repo.write(&format!("devices/{name}.yaml"), &format!("vars: {{PORT: \"{port}\"}}\n"));
@@ -152,8 +152,7 @@ impl Demo {
 
     /// The app at `tag`; a bad one's check asks where nothing answers.
     fn write(&self, tag: &str, good: bool) {
-        let port = self.healthy.local_addr().expect("an address").port();
-        let check = if good { port } else { 1 };
+        let check = if good { self.healthy } else { 1 };
         let health = format!("health:\n  timeout: 3s\n  soak: 1s\n  checks:\n    - {{tcp: \"127.0.0.1:{check}\"}}\n");
         if self.engine.is_some() {
             self.repo.write("apps/kiosk/app.yaml", &format!("runtime: compose\n{health}"));

@@ -10,6 +10,16 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a loopback port").local_addr().expect("its address").port()
 }
 
+/// A loopback port that takes every connection and drops it: for checks that
+/// only want to connect. (One that nobody accepts from is full after a while.)
+#[must_use]
+pub fn welcoming_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    port
+}
+
 /// Whether something listens there.
 #[must_use]
 pub fn answers(port: u16) -> bool {

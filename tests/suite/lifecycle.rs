@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use harness::device::{Device, Setup};
 use harness::forge::Forge;
+use harness::net::welcoming_port;
 use harness::repo::{Repo, Signer};
 use harness::wait::{never, until};
 use serde_json::Value;
@@ -18,7 +19,7 @@ struct Stage {
     forge: Forge,
     repo: Repo,
     folder: tempfile::TempDir,
-    healthy: std::net::TcpListener,
+    healthy: u16,
 }
 
 impl Stage {
@@ -30,7 +31,7 @@ impl Stage {
         let folder = tempfile::tempdir().expect("a folder");
         let forge = Forge::start(folder.path());
         let repo = Repo::trusted(folder.path());
-        let healthy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let healthy = welcoming_port();
         let setup = Setup::new("store-1", &forge.url(), &repo.signer.line()).poll(2).with(toml);
         let device = Device::new(folder.path(), &setup);
         let stage = Self { device, forge, repo, folder, healthy };
@@ -41,8 +42,7 @@ impl Stage {
 
     /// The app's one file and its check: a port that answers, or one that doesn't.
     fn content(&self, text: &str, good: bool) {
-        let port = self.healthy.local_addr().expect("an address").port();
-        let port = if good { port } else { 1 };
+        let port = if good { self.healthy } else { 1 };
         self.repo.write("apps/web/files/etc/page.txt", &format!("{text}\n"));
         self.repo.write(
             "apps/web/app.yaml",
