@@ -1,14 +1,17 @@
 //! The task that owns the source: it fetches and renders, off the loop.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::finding::Finding;
 use fleet::render::{DeviceFacts, Rendered, render};
 use fleet::revision::CommitId;
-use fleet::tree::Tree;
+use fleet::tree::{Entry, Tree, TreeError};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use super::context::chain;
 use crate::ports::journal::Accepted;
 use crate::ports::source::{Fetched, Source, SourceError};
 
@@ -84,6 +87,85 @@ impl Fetcher {
         let tree = answer.await.map_err(|_| gone())??;
         let (facts, commit) = (self.facts.clone(), commit.clone());
         // Rendering reads and hashes files: not on the loop's thread.
-        tokio::task::spawn_blocking(move || render(tree.as_ref(), &facts, &commit)).await.map_err(|_| gone())
+        let work = move || {
+            let seen = Watched { tree: tree.as_ref(), failed: RefCell::new(None) };
+            let rendered = render(&seen, &facts, &commit);
+            match (rendered, seen.failed.into_inner()) {
+                // A failed read is no word on the content: the revision is not to blame.
+                (Err(_), Some(cause)) => Err(unread(&commit, cause)),
+                (rendered, _) => Ok(rendered),
+            }
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| gone())?
+    }
+}
+
+/// A tree, and whether one of its files could not be read although it is
+/// there: a disk that fails, an object that is damaged.
+struct Watched<'a> {
+    tree: &'a dyn Tree,
+    failed: RefCell<Option<String>>,
+}
+
+impl Tree for Watched<'_> {
+    fn entries(&self) -> &BTreeMap<String, Entry> {
+        self.tree.entries()
+    }
+
+    fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
+        self.tree.read(path).inspect_err(|error| {
+            let listed = self.tree.entries().contains_key(path);
+            if matches!(error, TreeError::Read { .. }) || (listed && matches!(error, TreeError::Missing { .. })) {
+                self.failed.borrow_mut().get_or_insert(chain(error));
+            }
+        })
+    }
+}
+
+fn unread(commit: &CommitId, cause: String) -> SourceError {
+    SourceError::Local {
+        action: "read",
+        thing: format!("revision {} in the local repository", commit.short()),
+        transient: true,
+        hint: Some(
+            "look at the disk; stop the agent and remove <store>/git to have the repository fetched anew".to_owned(),
+        ),
+        source: cause.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use fleet::tree::{Entry, MemoryTree, Tree, TreeError};
+
+    use super::Watched;
+
+    /// Lists a file whose bytes it can't give.
+    struct Damaged(MemoryTree);
+
+    impl Tree for Damaged {
+        fn entries(&self) -> &BTreeMap<String, Entry> {
+            self.0.entries()
+        }
+
+        fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
+            match path {
+                "burgee.yaml" => Err(TreeError::Read { path: path.to_owned(), source: "damaged".into() }),
+                path => self.0.read(path),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_read_is_told_from_a_missing_file() {
+        let tree = Damaged([("burgee.yaml", "format: 1")].into_iter().collect());
+        for (path, failed) in [("apps/none.yaml", false), ("burgee.yaml", true)] {
+            let seen = Watched { tree: &tree, failed: RefCell::new(None) };
+            assert!(seen.read(path).is_err(), "{path}");
+            assert_eq!(seen.failed.into_inner().is_some(), failed, "{path}");
+        }
     }
 }
