@@ -107,6 +107,15 @@ impl Broker {
         assert!(child.wait().expect("it ends").success(), "mosquitto_pub on {topic}");
     }
 
+    /// Connects once, and publishes to `topic` with QoS 1 each time that it is told to.
+    #[must_use]
+    pub fn publisher(&self, topic: &str) -> Publisher {
+        let mut command = Command::new("mosquitto_pub");
+        self.address(&mut command);
+        command.args(["-q", "1", "-l", "-t", topic]);
+        Publisher { child: command.stdin(Stdio::piped()).spawn().expect("mosquitto_pub starts") }
+    }
+
     /// Listens to `topic` from now on.
     #[must_use]
     pub fn subscribe(&self, topic: &str) -> Subscription {
@@ -136,6 +145,27 @@ impl Broker {
         if let Some(certificates) = &self.certificates {
             command.arg("--cafile").arg(&certificates.ca);
         }
+    }
+}
+
+/// A stock client that is connected and publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    child: Child,
+}
+
+impl Publisher {
+    /// Publishes one line.
+    pub fn publish(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("its input");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("it reads");
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

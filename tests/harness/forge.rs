@@ -53,7 +53,7 @@ impl Forge {
         let log = self.folder.join("forge.log");
         let mut fcgi = Command::new("fcgiwrap");
         fcgi.arg("-c").arg("4").arg("-s").arg(format!("unix:{}", socket.display()));
-        self.servers.push(Running::start(&mut fcgi, &log));
+        self.servers.push(Running::start_group(&mut fcgi, &log));
         until("fcgiwrap's socket", Duration::from_secs(10), || socket.exists().then_some(()));
         let mut nginx = Command::new("nginx");
         nginx.arg("-c").arg(&config).arg("-p").arg(&self.folder).args(["-e", "error.log", "-g", "daemon off;"]);

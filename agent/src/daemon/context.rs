@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use fleet::desired::{AppSpec, Blobs, DesiredApp, DesiredState};
 use fleet::name::AppName;
@@ -13,6 +14,7 @@ use fleet::wire::status::{AppStatus, Condition};
 use jiff::Timestamp;
 
 use crate::config::settings::DeviceSettings;
+use crate::crash::Crash;
 use crate::ports::clock::Clock;
 use crate::ports::journal::{Journal, JournalError, Kept, State};
 use crate::ports::prober::Prober;
@@ -42,6 +44,10 @@ pub(crate) struct Context<P: Parts> {
     pub(crate) observed: RefCell<BTreeMap<AppName, AppStatus>>,
     /// The running boot's id.
     pub(crate) boot: String,
+    /// The crash before this start, until the agent is at rest.
+    pub(crate) crashed: RefCell<Option<Crash>>,
+    /// Where the store is.
+    pub(crate) store: PathBuf,
     /// Spreads this device's waits among the fleet's.
     pub(crate) seed: u64,
     /// When this agent started.

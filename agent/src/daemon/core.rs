@@ -153,6 +153,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     /// Runs until it is told to stop or, with `once`, until nothing is left to
     /// do. Returns the last status.
     pub(crate) async fn run(mut self, mut beat: impl FnMut(&Status)) -> (Status, Outcome) {
+        self.say_crash();
         self.wake_up();
         self.remember_failure();
         loop {
@@ -206,6 +207,31 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             note(state, now, &to, "failed", &message);
         });
         self.say(Some(&to), "failed", &message);
+    }
+
+    /// Says what ended the agent before.
+    fn say_crash(&mut self) {
+        let Some(crash) = self.context.crashed.borrow().clone() else { return };
+        let times = if crash.in_a_row > 1 { format!(" ({} times in a row)", crash.in_a_row) } else { String::new() };
+        let message = format!("the agent crashed at {}: {}{times}", crash.place, crash.cause);
+        tracing::error!(
+            place = crash.place,
+            cause = crash.cause,
+            in_a_row = crash.in_a_row,
+            "the agent crashed before"
+        );
+        let hint = "it holds what runs and fetches again after a pause; please report it with its log";
+        self.context.set("Crashed", true, "Panic", format!("{message}\nhint: {hint}"));
+        self.say(None, "crashed", &message);
+    }
+
+    /// At rest, and the host answered: whatever crashed it has passed.
+    fn forget_crash(&self) {
+        let resting = matches!(self.context.state().phase, Phase::Steady { .. } | Phase::Stalled { .. });
+        if resting && self.polling.has_answered() && self.context.crashed.borrow_mut().take().is_some() {
+            crate::crash::forget(&self.context.store);
+            self.context.clear("Crashed");
+        }
     }
 
     pub(super) fn digest_of(&self, revision: &Revision) -> Option<fleet::digest::Digest> {
@@ -292,6 +318,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
         }
         self.begin_work();
+        self.forget_crash();
         if self.polling.is_idle() {
             for reply in self.waiting.drain(..) {
                 let _ = reply.send(Ok(control::Answer::Done("fetched".to_owned())));
@@ -332,10 +359,14 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     }
                 }
             }
-            Phase::Applying { to, back, .. } => self.work.apply(context, to, back, false, self.send.clone()),
-            Phase::Probing { to, back, .. } => self.work.probe(context, to, back, self.send.clone()),
+            Phase::Applying { to, back, .. } => {
+                self.work.apply((context, self.fetcher.clone()), to, back, false, self.send.clone());
+            }
+            Phase::Probing { to, back, .. } => {
+                self.work.probe((context, self.fetcher.clone()), to, back, self.send.clone());
+            }
             Phase::RollingBack { failed, to, .. } => {
-                self.work.apply(context, to, Some(failed), true, self.send.clone());
+                self.work.apply((context, self.fetcher.clone()), to, Some(failed), true, self.send.clone());
             }
             Phase::Empty | Phase::Steady { .. } | Phase::Stalled { .. } => {}
         }

@@ -63,8 +63,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 };
                 self.failed(&failure, Event::Unhealthy(failure.policy));
             }
-            Done::Lost(what) => {
-                self.context.set("Restorable", false, "StateLost", format!("{what} is not in the journal"));
+            Done::Lost => {
+                self.failures += 1;
                 self.later();
             }
         }

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use super::apply::{Converged, Pass, converge, line};
 use super::context::{Context, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::core::Input;
+use super::fetch::Fetcher;
+use super::prepare::kept_or_anew;
 use super::probe::look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
@@ -44,6 +46,8 @@ struct Repairs {
 /// The watching task.
 pub(crate) struct Watch<P: Parts> {
     context: Rc<Context<P>>,
+    /// Renders anew what the journal lost.
+    fetcher: Fetcher,
     /// The phase may have changed: look anew.
     wake: Rc<Notify>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -54,9 +58,14 @@ pub(crate) struct Watch<P: Parts> {
 }
 
 impl<P: Parts> Watch<P> {
-    pub(crate) fn new(context: Rc<Context<P>>, wake: Rc<Notify>, inputs: mpsc::UnboundedSender<Input>) -> Self {
+    pub(crate) fn new(
+        context: Rc<Context<P>>,
+        fetcher: Fetcher,
+        wake: Rc<Notify>,
+        inputs: mpsc::UnboundedSender<Input>,
+    ) -> Self {
         let next_compare = Instant::now();
-        Self { context, wake, inputs, repairs: BTreeMap::new(), next_compare, compared: None }
+        Self { context, fetcher, wake, inputs, repairs: BTreeMap::new(), next_compare, compared: None }
     }
 
     /// Runs until the agent ends.
@@ -66,15 +75,8 @@ impl<P: Parts> Watch<P> {
             if let Some(at) = state.phase.at().cloned() {
                 let asked = self.context.compare_now.take();
                 let due = asked || Instant::now() >= self.next_compare || self.compared.as_ref() != Some(&at);
-                if let Some((kept, blobs)) = self.context.kept(&at) {
+                if let Some((kept, blobs)) = kept_or_anew(&self.context, &self.fetcher, &at).await {
                     self.pass(&kept, &blobs, due).await;
-                } else {
-                    self.context.set(
-                        "Restorable",
-                        false,
-                        "StateLost",
-                        format!("the desired state of {at} is not in the journal; it comes back with the next fetch"),
-                    );
                 }
             } else {
                 self.context.observed.borrow_mut().values_mut().for_each(|app| app.sync = Sync::Updating);
@@ -215,16 +217,21 @@ impl<P: Parts> Watch<P> {
     }
 
     /// What left the desired state and had to stay until the device was
-    /// steady: apps that are gone but for their volumes, images, files.
+    /// steady: apps that are gone, or moved to another runtime, but for their
+    /// volumes; images; files.
     async fn clean_up(&self, kept: &Kept, blobs: &Blobs, state: &State) {
-        let gone: Vec<_> = state
+        // What is owned in a runtime that the app is not of (any more).
+        let is_left = |name: &AppName, runtime: &str| {
+            !kept.desired.apps.iter().any(|app| app.name == *name && runtime_of(app) == runtime)
+        };
+        let left: Vec<(AppName, &str)> = state
             .inventory
             .keys()
-            .filter(|name| !kept.desired.apps.iter().any(|app| app.name == **name))
-            .cloned()
+            .flat_map(|name| RUNTIMES.map(|runtime| (name.clone(), runtime)))
+            .filter(|(name, runtime)| is_left(name, runtime) && !self.context.inventory(name, runtime).is_empty())
             .collect();
         let before = state.before.as_ref().and_then(|revision| self.context.kept(revision));
-        for name in gone {
+        for (name, runtime) in left {
             let had = before.as_ref().and_then(|(old, _)| old.desired.apps.iter().find(|app| app.name == name));
             let subject = Subject {
                 state: &kept.desired,
@@ -235,14 +242,9 @@ impl<P: Parts> Watch<P> {
                 want: None,
                 had,
             };
-            for runtime in RUNTIMES {
-                if self.context.inventory(&name, runtime).is_empty() {
-                    continue;
-                }
-                let pass = Pass { guard: None, cleanup: true };
-                if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
-                    tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
-                }
+            let pass = Pass { guard: None, cleanup: true };
+            if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
+                tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
             }
         }
         let _images = self.context.images.lock().await;
