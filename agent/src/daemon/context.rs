@@ -25,6 +25,7 @@ pub(crate) trait Parts: 'static {
     type Journal: Journal;
     type Compose: Runtime;
     type Files: Runtime;
+    type Kubernetes: Runtime;
     type Prober: Prober;
     type Clock: Clock;
 }
@@ -36,6 +37,7 @@ pub(crate) struct Context<P: Parts> {
     pub(crate) journal: RefCell<P::Journal>,
     pub(crate) compose: P::Compose,
     pub(crate) files: P::Files,
+    pub(crate) kubernetes: P::Kubernetes,
     pub(crate) prober: P::Prober,
     pub(crate) clock: P::Clock,
     /// Whoever changes the device holds it.
@@ -184,6 +186,7 @@ impl<'a> Subject<'a> {
             inventory,
             pins: self.pins,
             blobs: self.blobs,
+            beside: &self.state.apps,
         }
     }
 }
@@ -191,7 +194,7 @@ impl<'a> Subject<'a> {
 pub(crate) static NO_PINS: Pins = Pins::new();
 
 /// Names of the runtimes that this build has.
-pub(crate) const RUNTIMES: [&str; 2] = ["compose", "files"];
+pub(crate) const RUNTIMES: [&str; 3] = ["compose", "files", "kubernetes"];
 
 /// An app of a runtime that this build does not have.
 pub(crate) fn unknown_runtime(runtime: &str) -> RuntimeError {
@@ -200,7 +203,7 @@ pub(crate) fn unknown_runtime(runtime: &str) -> RuntimeError {
         cause: "this build of the agent does not have it".to_owned(),
         hint: Some(format!(
             "this build runs {}; take the app off this device, or update the agent",
-            RUNTIMES.join(" and ")
+            RUNTIMES.join(", ")
         )),
     }
 }
@@ -215,6 +218,10 @@ macro_rules! with_runtime {
             }
             "files" => {
                 let $runtime = &$context.files;
+                $body
+            }
+            "kubernetes" => {
+                let $runtime = &$context.kubernetes;
                 $body
             }
             other => Err($crate::daemon::context::unknown_runtime(other)),

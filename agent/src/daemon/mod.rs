@@ -52,6 +52,7 @@ use crate::ports::journal::Journal as _;
 use crate::retry;
 use crate::runtime::compose::ComposeRuntime;
 use crate::runtime::files::FilesRuntime;
+use crate::runtime::kubernetes::KubernetesRuntime;
 use crate::source::GitSource;
 use crate::uplink::AnyUplink;
 
@@ -62,6 +63,7 @@ impl Parts for Real {
     type Journal = SledJournal;
     type Compose = ComposeRuntime;
     type Files = FilesRuntime;
+    type Kubernetes = KubernetesRuntime;
     type Prober = Probes;
     type Clock = SystemClock;
 }
@@ -142,6 +144,7 @@ async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
             .map_err(|error| Failed::of("the compose runtime", &error))?,
         files: FilesRuntime::new(&settings.files, &settings.device.name, &store)
             .map_err(|error| Failed::of("the files runtime", &error))?,
+        kubernetes: KubernetesRuntime::new(&settings.kubernetes, &store),
         prober: Probes::new(&settings.health),
         clock,
         hand: tokio::sync::Mutex::new(()),

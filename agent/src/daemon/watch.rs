@@ -89,6 +89,7 @@ impl<P: Parts> Watch<P> {
                 tokio::select! {
                     () = self.context.compose.changed() => {}
                     () = self.context.files.changed() => {}
+                    () = self.context.kubernetes.changed() => {}
                 }
             };
             let pause = if steady { LOOK } else { LOOK / 4 };
@@ -254,7 +255,12 @@ impl<P: Parts> Watch<P> {
         }
         let mut keep = vec![kept];
         keep.extend(before.as_ref().map(|(old, _)| old));
-        for result in [self.context.compose.sweep(&keep).await, self.context.files.sweep(&keep).await] {
+        let swept = [
+            self.context.compose.sweep(&keep).await,
+            self.context.files.sweep(&keep).await,
+            self.context.kubernetes.sweep(&keep).await,
+        ];
+        for result in swept {
             if let Err(error) = result {
                 tracing::debug!(error = chain(&error), "cannot sweep");
             }
