@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Why there is no TLS configuration.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +88,8 @@ pub fn with_identity(roots: Option<&[u8]>, identity: Option<(&[u8], &[u8])>) -> 
         .map_err(TlsError::Setup)?
         .with_root_certificates(roots);
     let Some((chain, key)) = identity else { return Ok(builder.with_no_client_auth()) };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<_, _>>()
-        .map_err(malformed("client certificate"))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(malformed("client certificate"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(malformed("client key"))?;
     builder.with_client_auth_cert(chain, key).map_err(TlsError::Setup)
 }

@@ -12,8 +12,7 @@ use crate::yaml::{self, Place};
 pub const MAX_BYTES: usize = 16 << 20;
 /// What a server writes into an object; pasted from `kubectl get -o yaml` it
 /// would be refused or, worse, taken at its word.
-const SERVERS: [&str; 6] =
-    ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
+const SERVERS: [&str; 6] = ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
 
 /// What the files hold, and what is to be said of it.
 #[derive(Clone, Debug, Default)]
@@ -93,8 +92,8 @@ fn take(path: &str, place: Place, mut object: Value, manifests: &mut Manifests) 
     if !object.is_object() {
         return Err(wrong("a document is no object, expected `apiVersion`, `kind` and `metadata`".to_owned()));
     }
-    let api_version =
-        text(&object["apiVersion"]).ok_or_else(|| wrong("`apiVersion` is missing, for example `apps/v1`".to_owned()))?;
+    let api_version = text(&object["apiVersion"])
+        .ok_or_else(|| wrong("`apiVersion` is missing, for example `apps/v1`".to_owned()))?;
     let kind = text(&object["kind"]).ok_or_else(|| wrong("`kind` is missing, for example `Deployment`".to_owned()))?;
     if kind.ends_with("List")
         && let Some(Value::Array(items)) = object.get_mut("items").map(Value::take)
@@ -179,7 +178,8 @@ mod tests {
 
     #[test]
     fn what_a_server_wrote_is_left_out() {
-        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, uid: u, resourceVersion: \"5\"}\nstatus: {x: 1}\n";
+        let text =
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, uid: u, resourceVersion: \"5\"}\nstatus: {x: 1}\n";
         let manifests = of(text).unwrap();
         assert!(manifests.objects[0].object.get("status").is_none());
         assert!(manifests.objects[0].object["metadata"].get("uid").is_none());

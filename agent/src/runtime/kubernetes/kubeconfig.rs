@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fleet::yaml;
 use serde_json::Value;
 
 /// Where k3s puts its own.
@@ -16,7 +17,7 @@ const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]
-pub enum KubeconfigError {
+pub(super) enum KubeconfigError {
     #[error("cannot read {path}")]
     Read {
         path: PathBuf,
@@ -34,9 +35,11 @@ pub enum KubeconfigError {
 impl KubeconfigError {
     /// What a person can do about it.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
-            Self::None => Some("name one in runtime.kubernetes.kubeconfig; k3s writes /etc/rancher/k3s/k3s.yaml".into()),
+            Self::None => {
+                Some("name one in runtime.kubernetes.kubeconfig; k3s writes /etc/rancher/k3s/k3s.yaml".into())
+            }
             Self::Refused { .. } => {
                 Some("give the agent a kubeconfig with a client certificate, a token or a tokenFile".into())
             }
@@ -47,9 +50,12 @@ impl KubeconfigError {
 
 /// How the agent shows who it is. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub(super) enum Credentials {
     /// PEM.
-    Certificate { chain: Vec<u8>, key: Vec<u8> },
+    Certificate {
+        chain: Vec<u8>,
+        key: Vec<u8>,
+    },
     Token(String),
     /// Read anew at each connection: kubelets and k3s rotate it.
     TokenFile(PathBuf),
@@ -69,21 +75,21 @@ impl std::fmt::Debug for Credentials {
 
 /// One way to one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kubeconfig {
+pub(super) struct Kubeconfig {
     /// `https://127.0.0.1:6443`, without a slash behind it.
-    pub server: String,
+    pub(super) server: String,
     /// PEM; `None`: the system's roots.
-    pub authority: Option<Vec<u8>>,
-    pub credentials: Credentials,
+    pub(super) authority: Option<Vec<u8>>,
+    pub(super) credentials: Credentials,
     /// The file that it comes from.
-    pub path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// The file that is named; else k3s's; else the pod's service account.
 ///
 /// # Errors
 /// When it can't be read, is malformed, or asks for what is refused.
-pub fn find(named: Option<&Path>) -> Result<Kubeconfig, KubeconfigError> {
+pub(super) fn find(named: Option<&Path>) -> Result<Kubeconfig, KubeconfigError> {
     match named {
         Some(path) => read(path),
         None if Path::new(K3S).exists() => read(Path::new(K3S)),
@@ -115,10 +121,11 @@ fn in_cluster(account: &Path, variable: impl Fn(&str) -> Option<String>) -> Resu
 ///
 /// # Errors
 /// As [`find`].
-pub fn parse(path: &Path, text: &str) -> Result<Kubeconfig, KubeconfigError> {
+fn parse(path: &Path, text: &str) -> Result<Kubeconfig, KubeconfigError> {
     let malformed = |cause: String| KubeconfigError::Malformed { path: path.to_owned(), cause };
     let refused = |key, cause| KubeconfigError::Refused { path: path.to_owned(), key, cause };
-    let whole: Value = serde_saphyr::from_str(text).map_err(|error| malformed(format!("no YAML: {error}")))?;
+    let whole = yaml::document("kubeconfig", text, 1)
+        .map_err(|found| malformed(format!("{}:{}: {}", found.line, found.column, found.message)))?;
     let context = whole["current-context"].as_str().unwrap_or_default();
     if context.is_empty() {
         return Err(malformed("`current-context` is missing".to_owned()));

@@ -126,9 +126,7 @@ impl ApiError {
     #[must_use]
     pub fn discreet(self) -> Self {
         match self {
-            Self::Refused { status, reason, message } => {
-                Self::Refused { status, reason, message: redacted(&message) }
-            }
+            Self::Refused { status, reason, message } => Self::Refused { status, reason, message: redacted(&message) },
             other => other,
         }
     }
@@ -160,14 +158,12 @@ impl ApiError {
 
     fn away(self) -> RuntimeError {
         match self {
-            Self::Unreachable { server, hint, source } => RuntimeError::Unreachable {
-                engine: format!("the API server {server}"),
-                source: hinted(source, hint),
-            },
-            Self::Settings { hint, source } => RuntimeError::Unreachable {
-                engine: "an API server".to_owned(),
-                source: hinted(source, hint),
-            },
+            Self::Unreachable { server, hint, source } => {
+                RuntimeError::Unreachable { engine: format!("the API server {server}"), source: hinted(source, hint) }
+            }
+            Self::Settings { hint, source } => {
+                RuntimeError::Unreachable { engine: "an API server".to_owned(), source: hinted(source, hint) }
+            }
             other => RuntimeError::Observe { what: "the API server".to_owned(), source: Box::new(other) },
         }
     }

@@ -97,7 +97,9 @@ impl Api {
             match page.metadata.next.filter(|token| !token.is_empty()) {
                 Some(token) => next = Some(token),
                 None if page.metadata.resource_version.is_empty() => {
-                    return Err(ApiError::Unreadable { cause: format!("the list of {} has no version", resource.kind) });
+                    return Err(ApiError::Unreadable {
+                        cause: format!("the list of {} has no version", resource.kind),
+                    });
                 }
                 None => return Ok(page.metadata.resource_version),
             }

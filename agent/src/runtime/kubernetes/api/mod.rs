@@ -305,7 +305,9 @@ impl Connected {
         };
         let token = match &config.credentials {
             Credentials::Token(token) => Some(token.clone()),
-            Credentials::TokenFile(path) => Some(std::fs::read_to_string(path).map_err(|error| settings(error.into()))?),
+            Credentials::TokenFile(path) => {
+                Some(std::fs::read_to_string(path).map_err(|error| settings(error.into()))?)
+            }
             Credentials::Certificate { .. } | Credentials::Anonymous => None,
         };
         let authorization = match token {
