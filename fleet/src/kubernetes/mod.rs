@@ -2,6 +2,7 @@
 //! and named, without a server. What a server does with them is for the
 //! agent's runtime.
 
+pub mod kustomization;
 pub mod manifest;
 pub mod object;
 

@@ -80,6 +80,41 @@ impl FromStr for ObjectId {
     }
 }
 
+/// Built-in kinds whose objects lie in no namespace, by group.
+const CLUSTER_WIDE: [(&str, &[&str]); 14] = [
+    ("", &["Namespace", "Node", "PersistentVolume"]),
+    (
+        "admissionregistration.k8s.io",
+        &[
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyBinding",
+            "MutatingWebhookConfiguration",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
+            "ValidatingWebhookConfiguration",
+        ],
+    ),
+    ("apiextensions.k8s.io", &["CustomResourceDefinition"]),
+    ("apiregistration.k8s.io", &["APIService"]),
+    ("certificates.k8s.io", &["CertificateSigningRequest", "ClusterTrustBundle"]),
+    ("flowcontrol.apiserver.k8s.io", &["FlowSchema", "PriorityLevelConfiguration"]),
+    ("internal.apiserver.k8s.io", &["StorageVersion"]),
+    ("networking.k8s.io", &["IngressClass", "IPAddress", "ServiceCIDR"]),
+    ("node.k8s.io", &["RuntimeClass"]),
+    ("rbac.authorization.k8s.io", &["ClusterRole", "ClusterRoleBinding"]),
+    ("resource.k8s.io", &["DeviceClass", "ResourceSlice"]),
+    ("scheduling.k8s.io", &["PriorityClass"]),
+    ("storage.k8s.io", &["CSIDriver", "CSINode", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"]),
+    ("storagemigration.k8s.io", &["StorageVersionMigration"]),
+];
+
+/// Whether a built-in kind's objects lie in no namespace. Of other kinds only a
+/// server knows.
+#[must_use]
+pub fn is_cluster_wide(kind: &Kind) -> bool {
+    CLUSTER_WIDE.iter().any(|(group, kinds)| kind.group == *group && kinds.contains(&kind.kind.as_str()))
+}
+
 /// One object as a manifest has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
