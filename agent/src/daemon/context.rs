@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use fleet::desired::{AppSpec, Blobs, DesiredApp, DesiredState};
 use fleet::name::AppName;
 use fleet::revision::Revision;
-use fleet::wire::status::{AppStatus, Condition};
+use fleet::wire::status::{AppStatus, Condition, Sync};
 use jiff::Timestamp;
 
 use crate::config::settings::DeviceSettings;
@@ -18,7 +18,7 @@ use crate::crash::Crash;
 use crate::ports::clock::Clock;
 use crate::ports::journal::{Journal, JournalError, Kept, State};
 use crate::ports::prober::Prober;
-use crate::ports::runtime::{Inventory, Pins, Runtime, RuntimeError, Task};
+use crate::ports::runtime::{Inventory, Pins, Runtime, RuntimeError, Task, Verdict};
 
 /// The adapters that one daemon is made of.
 pub(crate) trait Parts: 'static {
@@ -129,6 +129,16 @@ impl<P: Parts> Context<P> {
 
     pub(crate) fn clear(&self, kind: &'static str) {
         self.conditions.borrow_mut().remove(kind);
+    }
+
+    /// Notes an app's health for the status.
+    pub(crate) fn saw(&self, app: &DesiredApp, verdict: &Verdict) {
+        let mut observed = self.observed.borrow_mut();
+        let status = observed.entry(app.name.clone()).or_insert_with(|| super::watch::unknown(app));
+        status.health = verdict.health;
+        if status.sync != Sync::OutOfSync {
+            status.message.clone_from(&verdict.message);
+        }
     }
 
     /// Whether the watch has looked at what runs now.

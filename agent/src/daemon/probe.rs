@@ -58,6 +58,8 @@ pub(crate) async fn until_healthy<P: Parts>(
     loop {
         let looked = Instant::now();
         let verdict = look(context, subject).await;
+        // Said while it is waited for: why it takes so long.
+        context.saw(app, &verdict);
         match verdict.health {
             Health::Healthy => {
                 let since = *healthy_since.get_or_insert(looked);

@@ -41,6 +41,8 @@ const FIGHT_BACKOFF: Backoff = Backoff { base: Duration::from_secs(30), cap: Dur
 struct Repairs {
     in_a_row: u32,
     last: Option<Instant>,
+    /// What the last one did: where a runtime knows who did it, who.
+    steps: String,
 }
 
 /// The watching task.
@@ -126,12 +128,7 @@ impl<P: Parts> Watch<P> {
         }
         for app in &kept.desired.apps {
             let verdict = look(&self.context, Subject::of(kept, blobs, app)).await;
-            let mut observed = self.context.observed.borrow_mut();
-            let status = observed.entry(app.name.clone()).or_insert_with(|| unknown(app));
-            status.health = verdict.health;
-            if status.sync != Sync::OutOfSync {
-                status.message = verdict.message;
-            }
+            self.context.saw(app, &verdict);
         }
         self.context.observed.borrow_mut().retain(|name, _| kept.desired.apps.iter().any(|app| app.name == *name));
         *self.context.observed_of.borrow_mut() = Some(kept.revision.clone());
@@ -175,7 +172,7 @@ impl<P: Parts> Watch<P> {
                 let cleanup = self.compared.as_ref() != Some(subject.revision)
                     && steps.iter().all(|step| step.starts_with("delete"));
                 if !cleanup {
-                    self.count(&app.name);
+                    self.count(&app.name, &steps);
                     let message = format!("app {}: {}", app.name, steps.join("; "));
                     tracing::info!(app = %app.name, steps = steps.join("; "), "drift repaired");
                     let event = Event {
@@ -192,23 +189,24 @@ impl<P: Parts> Watch<P> {
         }
     }
 
-    fn count(&mut self, app: &AppName) {
+    fn count(&mut self, app: &AppName, steps: &[String]) {
         let repairs = self.repairs.entry(app.clone()).or_default();
         let soon = repairs.last.is_some_and(|last| last.elapsed() < FIGHT_WINDOW);
         repairs.in_a_row = if soon { repairs.in_a_row + 1 } else { 1 };
         repairs.last = Some(Instant::now());
+        repairs.steps = steps.join("; ");
     }
 
     /// Whether repairs of this app are held back because someone undoes them.
     fn is_fighting(&self, app: &AppName) -> bool {
-        let Some(Repairs { in_a_row, last: Some(last) }) = self.repairs.get(app) else { return false };
+        let Some(Repairs { in_a_row, last: Some(last), steps }) = self.repairs.get(app) else { return false };
         if *in_a_row < FIGHT {
             return false;
         }
         let fighting = last.elapsed() < FIGHT_BACKOFF.delay(in_a_row + 1 - FIGHT, self.context.seed);
         if fighting {
             let message = format!(
-                "app {app} was repaired {in_a_row} times in a row; someone keeps changing it, so repairs are held back\nhint: find who does, or set drift.mode to report"
+                "app {app} was repaired {in_a_row} times in a row; someone keeps changing it, so repairs are held back ({steps})\nhint: find who does, or set drift.mode to report"
             );
             self.context.set("DriftFighting", true, "RepeatedRepair", message);
         } else {
@@ -286,7 +284,7 @@ pub(crate) async fn plan_lines<P: Parts>(
     plan.map_err(|error| chain(&error))
 }
 
-fn unknown(app: &DesiredApp) -> AppStatus {
+pub(super) fn unknown(app: &DesiredApp) -> AppStatus {
     AppStatus {
         name: app.name.clone(),
         runtime: runtime_of(app).to_owned(),
