@@ -183,27 +183,10 @@ impl Engine {
     /// # Panics
     /// When the engine doesn't take it.
     pub fn image(&self, reference: &str, files: &[(&str, &str)]) -> String {
-        let root = tempfile::tempdir().expect("a folder");
-        let bin = root.path().join("bin");
-        fs::create_dir_all(&bin).expect("bin");
-        for folder in ["etc", "tmp", "www", "proc", "dev", "sys"] {
-            fs::create_dir_all(root.path().join(folder)).expect("folders");
-        }
-        fs::copy("/usr/bin/busybox", bin.join("busybox"))
-            .or_else(|_| fs::copy("/bin/busybox", bin.join("busybox")))
-            .expect("busybox-static");
-        for applet in APPLETS {
-            std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("links");
-        }
-        for (path, content) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-            fs::write(path, content).expect("a file");
-        }
-        let tar = Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).output().expect("tar");
+        let tar = busybox(files);
         let (name, tag) = reference.rsplit_once(':').expect("a tag");
         let (status, body) =
-            self.try_request("POST", "/images/create?fromSrc=-", "application/x-tar", &tar.stdout).expect("an answer");
+            self.try_request("POST", "/images/create?fromSrc=-", "application/x-tar", &tar).expect("an answer");
         let text = String::from_utf8_lossy(&body).into_owned();
         assert_eq!(status, 200, "{text}");
         let last: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON");
@@ -286,6 +269,33 @@ impl Engine {
         let (_, output) = self.try_request("POST", &path, "application/json", body.as_bytes()).expect("an answer");
         String::from_utf8_lossy(&output).replace('\r', "")
     }
+}
+
+/// A root file system of busybox with these files (path, content), as a tar
+/// archive.
+///
+/// # Panics
+/// When `busybox-static` is not installed.
+#[must_use]
+pub fn busybox(files: &[(&str, &str)]) -> Vec<u8> {
+    let root = tempfile::tempdir().expect("a folder");
+    let bin = root.path().join("bin");
+    fs::create_dir_all(&bin).expect("bin");
+    for folder in ["etc", "tmp", "www", "proc", "dev", "sys"] {
+        fs::create_dir_all(root.path().join(folder)).expect("folders");
+    }
+    fs::copy("/usr/bin/busybox", bin.join("busybox"))
+        .or_else(|_| fs::copy("/bin/busybox", bin.join("busybox")))
+        .expect("busybox-static");
+    for applet in APPLETS {
+        std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("links");
+    }
+    for (path, content) in files {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        fs::write(path, content).expect("a file");
+    }
+    Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).output().expect("tar").stdout
 }
 
 impl Drop for Engine {

@@ -7,6 +7,7 @@
 pub mod bins;
 pub mod broker;
 pub mod browser;
+pub mod cluster;
 pub mod device;
 pub mod disk;
 pub mod engine;
