@@ -195,12 +195,7 @@ impl Cluster {
     fn wait_for(&self, extent: &str) {
         if let Kind::Built(kube) = &self.kind {
             let output = Command::new(kube).args(["wait", extent]).arg(self.dir.path()).output().expect("kube");
-            assert!(
-                output.status.success(),
-                "{}{}",
-                String::from_utf8_lossy(&output.stderr),
-                self.last_words()
-            );
+            assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stderr), self.last_words());
             return;
         }
         wait::until("the API server's /readyz", PATIENCE, || {
@@ -423,7 +418,8 @@ impl Cluster {
     /// # Panics
     /// When it does not come up.
     pub fn start_api(&mut self) {
-        let (name, end) = if self.api_name() == "k3s" { ("k3s", Signal::TERM) } else { ("kube-apiserver", Signal::KILL) };
+        let (name, end) =
+            if self.api_name() == "k3s" { ("k3s", Signal::TERM) } else { ("kube-apiserver", Signal::KILL) };
         self.spawn(name, end);
         self.wait_for("--controllers");
     }
@@ -494,7 +490,11 @@ impl Cluster {
             "manifest.json",
         ]));
         let socket = self.dir.path().join("containerd.sock");
-        run(Command::new("ctr").arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]).arg(tar));
+        run(Command::new("ctr")
+            .arg("--address")
+            .arg(socket)
+            .args(["--namespace", "k8s.io", "images", "import"])
+            .arg(tar));
     }
 }
 

@@ -9,6 +9,7 @@ use harness::cluster::Cluster;
 use harness::engine::{Engine, Kind};
 use harness::net::free_port;
 use harness::wait::until;
+use kube_stage::faults::{Fault, Faults};
 use kube_stage::{Stage, config_map, deployment, widget_definition};
 use serde_json::{Value, json};
 
@@ -343,5 +344,108 @@ fn public_examples_apply_unchanged() {
             "name",
         ]);
         assert!(ours.lines().count() >= 2, "{example}: {ours}");
+    }
+}
+
+#[test]
+fn an_api_server_that_is_away_is_waited_for() {
+    // Its own: it is stopped.
+    let mut cluster = Cluster::start();
+    let mut stage = Stage::new(&cluster, &[("shop", "")]);
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    // Down at boot: it waits, and touches nothing.
+    let space = stage.space.clone();
+    cluster.stop_api();
+    let first = stage.push("first");
+    let status = stage.device.wait("it says what it waits for", 30, |status| {
+        status["conditions"].to_string().contains("cannot reach the API server")
+    });
+    assert!(status["conditions"].to_string().contains("see whether k3s"), "{status:#}");
+    cluster.start_api();
+    stage.device.wait_steady(&first, 60);
+
+    // Down while steady: nothing is pruned or blamed; back, drift is repaired.
+    cluster.stop_api();
+    std::thread::sleep(Duration::from_secs(3));
+    let status = stage.device.status().expect("the agent answers");
+    assert_eq!(status["phase"], "steady", "{status:#}");
+    cluster.start_api();
+    cluster.kubectl(&["-n", &space, "patch", "configmap", "map", "-p", r#"{"data":{"value":"drifted"}}"#]);
+    until("drift is seen by the new watch", Duration::from_secs(90), || {
+        (cluster.get(&space, "configmap", "map")["data"]["value"] == "1").then_some(())
+    });
+
+    // Restarted in the middle of an apply: it resumes.
+    let many: Vec<Value> = (0..150).map(|n| config_map(&format!("map-{n}"), "2")).collect();
+    stage.manifest("shop", "x.yaml", &many);
+    let second = stage.push("many");
+    until("it is under way", LONG, || stage.device.log().contains("ConfigMap/").then_some(()));
+    cluster.kill_api();
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.start_api();
+    stage.device.wait_steady(&second, 120);
+    let count =
+        cluster.kubectl(&["-n", &space, "get", "configmap", "-l", "burgee.dev/app=shop", "-o", "name"]).lines().count();
+    assert_eq!(count, 150);
+}
+
+#[test]
+fn a_server_that_has_lost_its_sight_loses_nothing() {
+    let cluster = Cluster::shared();
+    let faults = Faults::start(cluster);
+    let space = cluster.namespace();
+    let mut stage = Stage::by(&faults.kubeconfig, &cluster.kubectl_program(), space, &[("shop", "")], "");
+    let maps = |names: &[&str]| names.iter().map(|name| config_map(name, "1")).collect::<Vec<_>>();
+    stage.manifest("shop", "x.yaml", &maps(&["a", "b", "c"]));
+    stage.pushed("first");
+    for fault in [Fault::Error, Fault::EmptyList] {
+        faults.set(fault);
+        stage.device.kill();
+        // While the agent is away, an object that is to go; lists that lie meanwhile.
+        stage.start();
+        stage.manifest("shop", "x.yaml", &maps(&["a", "b"]));
+        stage.push("c goes");
+        std::thread::sleep(Duration::from_secs(4));
+        for name in ["a", "b"] {
+            assert_eq!(cluster.get(&stage.space, "configmap", name)["data"]["value"], "1", "{fault:?}");
+        }
+        faults.set(Fault::None);
+        stage.manifest("shop", "x.yaml", &maps(&["a", "b", "c"]));
+        stage.pushed("c is back");
+        assert_eq!(cluster.get(&stage.space, "configmap", "c")["data"]["value"], "1", "{fault:?}");
+    }
+}
+
+#[test]
+fn kill_minus_nine_at_any_step_of_an_apply_of_two_hundred_objects() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "prune: {maxDelete: 100%}\n")]);
+    cluster.apply(
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "foreign", "namespace": stage.space}})
+            .to_string(),
+    );
+    let rounds = if std::env::var_os("BURGEE_PROVE").is_some() { 20 } else { 4 };
+    let mut seed = 7u64;
+    for round in 0..rounds {
+        // A third of the names change with each round: objects come, change and go.
+        let objects: Vec<Value> = (0..200)
+            .map(|n| config_map(&format!("m-{}", if n % 3 == 0 { n + 1000 * round } else { n }), &round.to_string()))
+            .collect();
+        stage.manifest("shop", "x.yaml", &objects);
+        let head = stage.push(&format!("round {round}"));
+        for _ in 0..3 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            std::thread::sleep(Duration::from_millis(150 + seed % 900));
+            stage.device.kill();
+            stage.start();
+        }
+        stage.device.wait_steady(&head, 120);
+        let text =
+            cluster.kubectl(&["-n", &stage.space, "get", "configmap", "-l", "burgee.dev/app=shop", "-o", "json"]);
+        let found: Value = serde_json::from_str(&text).expect("JSON");
+        let items = found["items"].as_array().expect("items");
+        assert_eq!(items.len(), 200, "round {round}: nothing is missing, nothing orphaned");
+        assert!(items.iter().all(|item| item["data"]["value"] == round.to_string()), "round {round}");
+        assert_eq!(cluster.get(&stage.space, "configmap", "foreign")["metadata"]["name"], "foreign");
     }
 }

@@ -1,5 +1,7 @@
 //! A device with Kubernetes apps in a namespace of its own, and a Git host.
 
+pub mod faults;
+
 use std::path::Path;
 
 use harness::cluster::Cluster;

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fleet::desired::{AppSpec, Blobs, DesiredApp, KubernetesSpec};
 use fleet::digest::Digest;
 use fleet::kubernetes::manifest;
@@ -182,6 +184,9 @@ fn resource(manifest: &Manifest, resources: &Resources, defined: &[Resource]) ->
 
 /// With the marks by which it is known as this app's.
 fn marked(fleet: &FleetName, app: &DesiredApp, id: ObjectId, resource: Resource, mut object: Value) -> Wanted {
+    if id.kind.is("", "Secret") {
+        encode(&mut object);
+    }
     // The manifest has a name, so it has metadata.
     let metadata = &mut object["metadata"];
     if let Some(namespace) = &id.namespace {
@@ -199,6 +204,17 @@ fn marked(fleet: &FleetName, app: &DesiredApp, id: ObjectId, resource: Resource,
     object["metadata"]["annotations"][DIGEST] = digest.as_str().into();
     let rank = rank(&id.kind, resource.namespaced);
     Wanted { id, resource, object, digest, rank }
+}
+
+/// A secret's `stringData` as `data`: the server keeps that alone, and would
+/// not see whose the field is.
+fn encode(secret: &mut Value) {
+    let Some(Value::Object(plain)) = secret.as_object_mut().and_then(|map| map.remove("stringData")) else { return };
+    for (key, value) in plain {
+        if let Some(text) = value.as_str() {
+            secret["data"][key] = STANDARD.encode(text).into();
+        }
+    }
 }
 
 /// What each of the other apps of a revision wants, by object.

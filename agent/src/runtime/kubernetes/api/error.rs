@@ -103,6 +103,10 @@ impl ApiError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
+            // Said with 500, and as true the next time.
+            Self::Refused { status: 500, message, .. } if message.contains("failed to create typed patch object") => {
+                false
+            }
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 410 | 429 | 500..=599),
             Self::Settings { .. } | Self::Unreadable { .. } => false,
         }
@@ -245,6 +249,8 @@ mod tests {
         assert_eq!(missing.to_string(), "configmaps \"a\" not found");
         assert!(!ApiError::refused(404, b"404 page not found").is_missing());
         assert!(ApiError::refused(503, b"").is_transient());
+        let unknown = br#"{"message":"failed to create typed patch object (a; /v1, Kind=ConfigMap): .x: field not declared in schema"}"#;
+        assert!(!ApiError::refused(500, unknown).is_transient());
         let body = br#"{"message":"Job.batch \"a\" is invalid: spec.template: Invalid value: {}: field is immutable"}"#;
         assert!(ApiError::refused(422, body).is_immutable());
     }

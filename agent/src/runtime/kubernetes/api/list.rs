@@ -1,7 +1,7 @@
 //! Listings, page by page. A page that is not whole is an error, never an end.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::discovery::Resource;
@@ -16,10 +16,16 @@ const RESTARTS: u32 = 3;
 const METAS: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 #[derive(Deserialize)]
+#[serde(bound = "T: DeserializeOwned")]
 struct Page<T> {
     metadata: PageMeta,
-    /// Absent is not empty: an empty listing says so.
+    /// Absent is not empty: an empty listing says so, with `[]` or `null`.
+    #[serde(default, deserialize_with = "said")]
     items: Option<Vec<T>>,
+}
+
+fn said<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    Option::<Vec<T>>::deserialize(deserializer).map(|items| Some(items.unwrap_or_default()))
 }
 
 #[derive(Deserialize)]
@@ -118,4 +124,19 @@ pub(super) fn encoded(text: &str) -> String {
         }
     }
     query
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Page, encoded};
+
+    #[test]
+    fn absent_is_not_empty() {
+        let items = |text: &str| serde_json::from_str::<Page<u8>>(text).unwrap().items;
+        assert_eq!(items(r#"{"metadata":{},"items":[1]}"#), Some(vec![1]));
+        assert_eq!(items(r#"{"metadata":{},"items":null}"#), Some(vec![]));
+        assert_eq!(items(r#"{"metadata":{}}"#), None);
+        assert!(serde_json::from_str::<Page<u8>>("{}").is_err());
+        assert_eq!(encoded("a=b,c in (d)"), "a%3Db%2Cc%20in%20%28d%29");
+    }
 }
