@@ -15,6 +15,7 @@ pub mod http;
 pub mod hub;
 pub mod net;
 pub mod process;
+pub mod proxy;
 pub mod repo;
 pub mod systemd;
 pub mod trust;
