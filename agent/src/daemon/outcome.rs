@@ -43,7 +43,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         match done {
             Done::Prepared(prepared) => self.prepared(prepared),
             Done::Applied => {
-                self.failures = 0;
+                // With nothing to go back to, the tries are counted until one is healthy.
+                if !matches!(self.context.state().phase, Phase::Applying { back: None, .. }) {
+                    self.failures = 0;
+                }
                 self.applied();
             }
             Done::Interrupted => {}
