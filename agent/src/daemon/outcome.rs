@@ -192,7 +192,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 self.say(Some(&to), "rolled-back", &format!("{message} from {failed} to {to}"));
             }
             Phase::Applying { to, .. } => {
-                self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", ""));
+                if self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", "")) {
+                    // What it waited for came.
+                    self.context.clear("Applied");
+                }
             }
             _ => {}
         }
