@@ -17,6 +17,7 @@ pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod repo;
+pub mod stage;
 pub mod systemd;
 pub mod trust;
 pub mod wait;
