@@ -329,10 +329,15 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
         }
         let status = self.status();
-        let changed = self.published.borrow().status != status;
-        if changed || Instant::now() >= self.repeat_at {
-            let counters = self.context.tally.counters(self.uplink.dropped());
+        let counters = self.context.tally.counters(self.uplink.dropped(), self.uplink.refused().values().sum());
+        let (changed, counted) = {
+            let before = self.published.borrow();
+            (before.status != status, before.counters != counters)
+        };
+        if changed || counted {
             self.published.send_replace(Arc::new(Snapshot { status: status.clone(), counters }));
+        }
+        if changed || Instant::now() >= self.repeat_at {
             self.uplink.report(ReportBody::Status(Box::new(status.clone())), false);
             self.repeat_at = Instant::now() + REPEAT;
         }
