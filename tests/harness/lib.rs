@@ -20,4 +20,5 @@ pub mod repo;
 pub mod stage;
 pub mod systemd;
 pub mod trust;
+pub mod voice;
 pub mod wait;
