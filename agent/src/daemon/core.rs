@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Parts};
 use super::fetch::Fetcher;
-use super::gate::{explain, gate};
+use super::gate::{clock_is_set, explain, gate};
 use super::polling::Polling;
 use super::record::{block, note};
 use super::status;
@@ -78,6 +78,8 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     pub(super) side_failures: u32,
     pub(super) side_retry_at: Option<Instant>,
     pub(super) gate_at: Option<Instant>,
+    /// A new head waited for the clock when it was last looked at.
+    clock_awaited: bool,
     pub(crate) polling: Polling,
     /// Who waits for the fetch to end.
     pub(crate) waiting: Vec<Reply>,
@@ -139,6 +141,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             side_failures: 0,
             side_retry_at: None,
             gate_at: None,
+            clock_awaited: false,
             polling,
             waiting: Vec::new(),
             anchor: None,
@@ -301,6 +304,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
 
     /// Starts what the phase asks for and publishes the status.
     fn settle(&mut self) -> Status {
+        self.watch_clock();
         if self.polling.is_due() {
             self.fetch();
         }
@@ -325,14 +329,30 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
         }
         let status = self.status();
-        let changed = self.published.borrow().status != status;
-        if changed || Instant::now() >= self.repeat_at {
-            let counters = self.context.tally.counters(self.uplink.dropped());
+        let counters = self.context.tally.counters(self.uplink.dropped(), self.uplink.refused().values().sum());
+        let (changed, counted) = {
+            let before = self.published.borrow();
+            (before.status != status, before.counters != counters)
+        };
+        if changed || counted {
             self.published.send_replace(Arc::new(Snapshot { status: status.clone(), counters }));
+        }
+        if changed || Instant::now() >= self.repeat_at {
             self.uplink.report(ReportBody::Status(Box::new(status.clone())), false);
             self.repeat_at = Instant::now() + REPEAT;
         }
         status
+    }
+
+    /// What waited for the clock doesn't wait for the next poll, too.
+    fn watch_clock(&mut self) {
+        let waits = self.context.conditions.borrow().contains_key("ClockSet");
+        let is_set = clock_is_set(&self.context, self.context.now());
+        if self.clock_awaited && waits && is_set {
+            self.polling.now();
+        }
+        // Once for each time that the clock is set, whatever the source makes of it.
+        self.clock_awaited = waits && !is_set;
     }
 
     fn begin_work(&mut self) {

@@ -43,7 +43,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         match done {
             Done::Prepared(prepared) => self.prepared(prepared),
             Done::Applied => {
-                self.failures = 0;
+                // With nothing to go back to, the tries are counted until one is healthy.
+                if !matches!(self.context.state().phase, Phase::Applying { back: None, .. }) {
+                    self.failures = 0;
+                }
                 self.applied();
             }
             Done::Interrupted => {}
@@ -189,7 +192,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 self.say(Some(&to), "rolled-back", &format!("{message} from {failed} to {to}"));
             }
             Phase::Applying { to, .. } => {
-                self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", ""));
+                if self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", "")) {
+                    // What it waited for came.
+                    self.context.clear("Applied");
+                }
             }
             _ => {}
         }

@@ -119,6 +119,7 @@ impl<P: Parts> Watch<P> {
             for app in &kept.desired.apps {
                 self.compare(kept, blobs, app, &state, free).await;
             }
+            self.say_fights(kept);
             if steady && !state.suspended.as_ref().is_some_and(|pause| pause.all) {
                 self.clean_up(kept, blobs, &state).await;
             }
@@ -199,20 +200,31 @@ impl<P: Parts> Watch<P> {
 
     /// Whether repairs of this app are held back because someone undoes them.
     fn is_fighting(&self, app: &AppName) -> bool {
-        let Some(Repairs { in_a_row, last: Some(last), steps }) = self.repairs.get(app) else { return false };
-        if *in_a_row < FIGHT {
-            return false;
-        }
-        let fighting = last.elapsed() < FIGHT_BACKOFF.delay(in_a_row + 1 - FIGHT, self.context.seed);
-        if fighting {
-            let message = format!(
-                "app {app} was repaired {in_a_row} times in a row; someone keeps changing it, so repairs are held back ({steps})\nhint: find who does, or set drift.mode to report"
-            );
-            self.context.set("DriftFighting", true, "RepeatedRepair", message);
-        } else {
+        let Some(Repairs { in_a_row, last: Some(last), .. }) = self.repairs.get(app) else { return false };
+        *in_a_row >= FIGHT && last.elapsed() < FIGHT_BACKOFF.delay(in_a_row + 1 - FIGHT, self.context.seed)
+    }
+
+    /// Says which apps are fought over. One that left, or that is not repaired
+    /// any more, is not.
+    fn say_fights(&mut self, kept: &Kept) {
+        let repaired = |name: &AppName| {
+            kept.desired.apps.iter().any(|app| app.name == *name && app.drift.mode == DriftMode::Correct)
+        };
+        self.repairs.retain(|name, _| repaired(name));
+        let fights: Vec<_> = self.repairs.iter().filter(|(name, _)| self.is_fighting(name)).collect();
+        let [(app, repairs), ..] = fights.as_slice() else {
             self.context.clear("DriftFighting");
-        }
-        fighting
+            return;
+        };
+        let others = match fights.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} other apps)"),
+        };
+        let message = format!(
+            "app {app}{others} was repaired {} times in a row; someone keeps changing it, so repairs are held back ({})\nhint: find who does, or set drift.mode to report",
+            repairs.in_a_row, repairs.steps
+        );
+        self.context.set("DriftFighting", true, "RepeatedRepair", message);
     }
 
     /// What left the desired state and had to stay until the device was
