@@ -43,6 +43,8 @@ func flagsOf(program, dir string) ([]string, error) {
 			"--service-cluster-ip-range=10.43.0.0/16",
 			"--profiling=false",
 			"--event-ttl=10m",
+			// When it ends, its watches end, too; it would wait a minute for them.
+			"--shutdown-watch-termination-grace-period=1s",
 		}, nil
 	case "kube-controller-manager":
 		return []string{

@@ -16,7 +16,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -36,7 +36,6 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// Programs by name; those that are stopped are absent.
     programs: BTreeMap<&'static str, Running>,
-    namespaces: Mutex<Vec<String>>,
     dir: TempDir,
 }
 
@@ -114,10 +113,14 @@ impl Cluster {
             }
         });
         let cluster = take.recv().expect("the cluster started");
-        let remove = "cat; for i in $(seq 1 150); do rm -rf \"$1\" 2>/dev/null && exit; sleep 0.2; done";
+        let mut remove = "cat; for i in $(seq 1 150); do rm -rf \"$1\" && exit; sleep 0.2; done".to_owned();
+        if cluster.kind == Kind::Given {
+            remove.insert_str(0, "cat; \"$2\" --kubeconfig \"$3\" delete namespaces -l \"test-run=$4\" --wait=false; ");
+        }
         let remover = Command::new("setsid")
-            .args(["sh", "-c", remove, "sh"])
-            .arg(cluster.dir.path())
+            .args(["sh", "-c", &remove, "sh"])
+            .args([cluster.dir.path(), &cluster.kubectl, &cluster.kubeconfig])
+            .arg(cluster.run_name())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -143,8 +146,7 @@ impl Cluster {
             run(Command::new(&kube).arg("prepare").arg(dir.path()));
             (Kind::Built(kube), kubectl, dir.path().join("admin.kubeconfig"))
         };
-        let mut cluster =
-            Self { kind, kubectl, kubeconfig, programs: BTreeMap::new(), namespaces: Mutex::default(), dir };
+        let mut cluster = Self { kind, kubectl, kubeconfig, programs: BTreeMap::new(), dir };
         match cluster.kind {
             Kind::Given => cluster.wait_for("--api"),
             Kind::K3s { .. } => cluster.spawn("k3s", Signal::TERM),
@@ -231,6 +233,11 @@ impl Cluster {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfig.clone()
+    }
+
+    /// Tells this cluster's namespaces from those of other tests on the same one.
+    fn run_name(&self) -> String {
+        self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// The program that [`Cluster::kubectl`] runs.
@@ -345,8 +352,9 @@ impl Cluster {
         let mut random = [0; 5];
         getrandom::fill(&mut random).expect("a random number");
         let name = random.iter().fold("test-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
-        self.kubectl(&["create", "namespace", &name]);
-        self.namespaces.lock().expect("no test panicked here").push(name.clone());
+        let labels = json!({"test-run": self.run_name()});
+        let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        self.apply(&made.to_string());
         wait::until("what every namespace gets", PATIENCE, || {
             let both = ["get", "serviceaccount/default", "configmap/kube-root-ca.crt", "--namespace", &name];
             self.try_kubectl(&both).ok()
@@ -501,10 +509,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.kind == Kind::Given {
-            let namespaces = std::mem::take(&mut *self.namespaces.lock().unwrap_or_else(|it| it.into_inner()));
-            for name in namespaces {
-                let _ = self.try_kubectl(&["delete", "namespace", &name, "--wait=false"]);
-            }
+            let ours = format!("test-run={}", self.run_name());
+            let _ = self.try_kubectl(&["delete", "namespaces", "-l", &ours, "--wait=false"]);
         }
         // The node and k3s clear up after themselves; the others' data goes with the folder.
         for name in ["node", "k3s"] {
