@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::device::{Device, Setup};
 use crate::forge::Forge;
+use crate::hub::Hub;
 use crate::net::welcoming_port;
 use crate::repo::Repo;
 
@@ -78,6 +79,23 @@ impl Stage {
         let id = self.push(text);
         self.device.sync();
         id
+    }
+
+    /// A device of fleet `retail` that has joined `hub` and runs its first
+    /// revision, connected where the hub has a broker.
+    #[track_caller]
+    #[must_use]
+    pub fn joined(hub: &Hub, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let mut stage = Self::set_up(|setup| change(setup.with(&format!("[hub]\nurl = \"{}\"", hub.url()))));
+        stage.repo.write("burgee.yaml", "format: 1\nfleet: retail\n");
+        let first = stage.push("one");
+        let trust = stage.device.folder.join("allowed_signers").display().to_string();
+        let token = hub.token(&["--uses", "1"]);
+        let joined = stage.device.call(&["enroll", "--hub", &hub.url(), "--token", &token, "--trust", &trust]);
+        assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+        stage.device.start();
+        stage.device.wait_steady(&first, 60);
+        stage
     }
 }
 

@@ -200,7 +200,7 @@ fn a_full_disk_under_the_files_is_said_and_waited_for() {
     assert!(message.contains("page.txt"), "{message}");
     assert_eq!(stage.page(), "one\n", "the old content stays");
     disk.free();
-    assert!(stage.device.call(&["retry"]).status.success(), "retry");
+    assert!(stage.device.call(&["retry"]).status.success());
     let head = stage.repo.head();
     stage.device.wait_steady(&head, 60);
 }

@@ -192,10 +192,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 self.say(Some(&to), "rolled-back", &format!("{message} from {failed} to {to}"));
             }
             Phase::Applying { to, .. } => {
-                if self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", "")) {
-                    // What it waited for came.
-                    self.context.clear("Applied");
+                let moved = self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", ""));
+                if !moved {
+                    return;
                 }
+                // What it waited for came.
+                self.context.clear("Applied");
             }
             _ => {}
         }
