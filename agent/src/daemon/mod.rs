@@ -262,7 +262,7 @@ fn line(status: &Status) -> String {
 }
 
 fn exit_code(status: &Status, outcome: Outcome) -> u8 {
-    let sick = status.apps.iter().any(|app| app.health != Health::Healthy);
+    let sick = status.apps.iter().any(|app| !matches!(app.health, Health::Healthy | Health::Suspended));
     match (status.phase, outcome.fetch) {
         (_, Some(code)) => code,
         (PhaseName::Steady, None) if !sick && !outcome.unhealthy => 0,
