@@ -1,0 +1,9 @@
+//! Runs apps on the device's Kubernetes.
+//!
+//! What is here so far are rules: no I/O, no clock, objects as the server
+//! sends them.
+
+mod fields;
+
+pub mod pods;
+pub mod status;
