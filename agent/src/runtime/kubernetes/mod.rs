@@ -7,3 +7,4 @@ mod fields;
 
 pub mod pods;
 pub mod status;
+pub mod verdict;
