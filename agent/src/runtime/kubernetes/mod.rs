@@ -5,6 +5,7 @@
 
 mod fields;
 
+pub mod order;
 pub mod pods;
 pub mod status;
 pub mod verdict;
