@@ -5,6 +5,9 @@
 
 mod fields;
 
+pub mod differences;
+pub mod ignore;
+pub mod managed;
 pub mod order;
 pub mod pods;
 pub mod status;
