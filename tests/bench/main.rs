@@ -3,6 +3,7 @@
 //! `target/bench/`. Speeds are ratios beside a peer in the same run.
 
 mod idle;
+mod kubernetes;
 mod stage;
 mod table;
 mod update;
@@ -15,12 +16,13 @@ const USAGE: &str = "Usage: ./dev bench [--check] [SECTION…]
 
   --check   exit with 1 when a budget is passed
 
-Sections: size, idle, update; all of them where none is named.";
+Sections: size, idle, update, kubernetes; all of them where none is named.";
 
 type Section = (&'static str, fn(&mut Table));
 
 /// What can be measured, in this order.
-const SECTIONS: [Section; 3] = [("size", idle::sizes), ("idle", idle::measure), ("update", update::measure)];
+const SECTIONS: [Section; 4] =
+    [("size", idle::sizes), ("idle", idle::measure), ("update", update::measure), ("kubernetes", kubernetes::measure)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

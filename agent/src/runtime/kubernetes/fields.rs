@@ -1,151 +1,141 @@
-//! Fields of objects: those that drift may change, and what differs, in words.
+//! Reads fields of objects as the server sends them. What is absent, or not
+//! of its type, is empty: a rule must not fail on an object it did not expect.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::Value;
 
-/// What a server writes, or what applying itself changes.
-const SERVERS: [&str; 6] = ["managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink"];
-/// More differences are counted, not named.
-const NAMED: usize = 4;
-const LONG: usize = 60;
+/// The text at `pointer`; empty if there is none.
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
 
-/// Puts the live value in place of the desired one at each JSON pointer, so
-/// that applying the object does not change it there.
-pub(super) fn transplant(desired: &mut Value, live: &Value, pointers: &[String]) {
-    for pointer in pointers {
-        match live.pointer(pointer) {
-            Some(value) => put(desired, pointer, value.clone()),
-            None => remove(desired, pointer),
+pub(super) fn number(object: &Value, pointer: &str) -> Option<i64> {
+    object.pointer(pointer).and_then(Value::as_i64)
+}
+
+/// A count, of which 0 is usually left out.
+pub(super) fn count(object: &Value, pointer: &str) -> i64 {
+    number(object, pointer).unwrap_or(0)
+}
+
+pub(super) fn flag(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+}
+
+pub(super) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+pub(super) fn time(object: &Value, pointer: &str) -> Option<Timestamp> {
+    text(object, pointer).parse().ok()
+}
+
+/// The annotation or label map's value under `key`, which may contain `/`.
+pub(super) fn entry<'a>(object: &'a Value, pointer: &str, key: &str) -> &'a str {
+    object.pointer(pointer).and_then(|map| map.get(key)).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub(super) fn annotation<'a>(object: &'a Value, key: &str) -> &'a str {
+    entry(object, "/metadata/annotations", key)
+}
+
+pub(super) fn label<'a>(object: &'a Value, key: &str) -> &'a str {
+    entry(object, "/metadata/labels", key)
+}
+
+/// Group and kind, the group empty for the core group.
+pub(super) fn group_kind(object: &Value) -> (&str, &str) {
+    let group = text(object, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
+    (group, text(object, "/kind"))
+}
+
+/// How long ago, by a clock that may have been set back.
+pub(super) fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    now.duration_since(since).try_into().unwrap_or_default()
+}
+
+/// One of `status.conditions`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Condition<'a>(&'a Value);
+
+impl<'a> Condition<'a> {
+    pub(super) fn kind(self) -> &'a str {
+        text(self.0, "/type")
+    }
+
+    pub(super) fn is(self, status: &str) -> bool {
+        text(self.0, "/status") == status
+    }
+
+    pub(super) fn is_true(self) -> bool {
+        self.is("True")
+    }
+
+    pub(super) fn reason(self) -> &'a str {
+        text(self.0, "/reason")
+    }
+
+    pub(super) fn since(self) -> Option<Timestamp> {
+        time(self.0, "/lastTransitionTime")
+    }
+
+    /// The generation that it speaks of, where it says so.
+    pub(super) fn generation(self) -> Option<i64> {
+        number(self.0, "/observedGeneration")
+    }
+
+    /// Its message, else its reason.
+    pub(super) fn words(self) -> &'a str {
+        let message = text(self.0, "/message").trim();
+        if message.is_empty() { self.reason() } else { message }
+    }
+}
+
+pub(super) fn conditions(object: &Value) -> impl Iterator<Item = Condition<'_>> {
+    list(object, "/status/conditions").iter().map(Condition)
+}
+
+pub(super) fn condition<'a>(object: &'a Value, kind: &str) -> Option<Condition<'a>> {
+    conditions(object).find(|condition| condition.kind() == kind)
+}
+
+/// White space made single, and at most `limit` bytes.
+pub(super) fn one_line(text: &str, limit: usize) -> String {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+        if line.len() > limit {
+            line.truncate(line.floor_char_boundary(limit));
+            line.push('…');
+            break;
         }
     }
+    line
 }
 
-fn parent<'v>(value: &'v mut Value, pointer: &str) -> Option<(&'v mut Value, String)> {
-    let (parent, key) = pointer.rsplit_once('/')?;
-    Some((value.pointer_mut(parent)?, key.replace("~1", "/").replace("~0", "~")))
-}
-
-fn put(desired: &mut Value, pointer: &str, live: Value) {
-    match parent(desired, pointer) {
-        Some((Value::Object(map), key)) => {
-            map.insert(key, live);
-        }
-        Some((Value::Array(list), key)) => {
-            if let Some(place) = key.parse::<usize>().ok().and_then(|at| list.get_mut(at)) {
-                *place = live;
-            }
-        }
-        // What the manifest has nothing of is not ours to own.
-        _ => {}
-    }
-}
-
-fn remove(desired: &mut Value, pointer: &str) {
-    if let Some((Value::Object(map), key)) = parent(desired, pointer) {
-        map.remove(&key);
-    }
-}
-
-/// In what an applied object would differ from the live one; empty: in nothing.
-pub(super) fn differences(applied: &Value, live: &Value) -> Vec<String> {
-    let secret = live["kind"] == "Secret";
-    let mut found = Vec::new();
-    walk(String::new(), &bare(applied), &bare(live), secret, &mut found);
-    let more = found.len().saturating_sub(NAMED);
-    found.truncate(NAMED);
-    if more > 0 {
-        found.push(format!("{more} more"));
-    }
-    found
-}
-
-fn bare(object: &Value) -> Value {
-    let mut bare = object.clone();
-    if let Value::Object(map) = &mut bare {
-        map.remove("status");
-        if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
-            SERVERS.iter().for_each(|key| drop(metadata.remove(*key)));
-        }
-    }
-    bare
-}
-
-fn walk(path: String, applied: &Value, live: &Value, secret: bool, found: &mut Vec<String>) {
-    if applied == live {
-        return;
-    }
-    match (applied, live) {
-        (Value::Object(new), Value::Object(old)) => {
-            let keys: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
-            for key in keys {
-                let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
-                walk(inner, &side(new), &side(old), secret, found);
-            }
-        }
-        (Value::Array(new), Value::Array(old)) if new.len() == old.len() => {
-            for (at, (new, old)) in new.iter().zip(old).enumerate() {
-                let name = new["name"].as_str().map_or_else(|| at.to_string(), str::to_owned);
-                walk(format!("{path}[{name}]"), new, old, secret, found);
-            }
-        }
-        _ if secret && (path.starts_with("data") || path.starts_with("stringData")) => found.push(path),
-        (new, old) => found.push(format!("{path} is {}, not {}", short(old), short(new))),
-    }
-}
-
-fn short(value: &Value) -> String {
-    let text = match value {
-        Value::Null => "absent".to_owned(),
-        other => other.to_string(),
-    };
-    if text.chars().count() <= LONG {
-        return text;
-    }
-    format!("{}…", text.chars().take(LONG).collect::<String>())
+/// Test objects are written as YAML, in which `y` is a word.
+#[cfg(test)]
+pub(super) fn yaml(text: &str) -> Value {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::{differences, transplant};
+    use super::*;
 
     #[test]
-    fn ignored_fields_stay_as_they_are() {
-        let live = json!({"spec": {"replicas": 5, "template": {"spec": {"containers": [{"image": "b"}]}}}, "metadata": {"annotations": {"a/b": "x"}}});
-        let cases = [
-            ("/spec/replicas", json!({"spec": {"replicas": 3}}), json!({"spec": {"replicas": 5}})),
-            ("/spec/paused", json!({"spec": {"paused": true}}), json!({"spec": {}})),
-            (
-                "/metadata/annotations/a~1b",
-                json!({"metadata": {"annotations": {}}}),
-                json!({"metadata": {"annotations": {"a/b": "x"}}}),
-            ),
-            ("/metadata/annotations/a~1b", json!({"metadata": {}}), json!({"metadata": {}})),
-            (
-                "/spec/template/spec/containers/0/image",
-                json!({"spec": {"template": {"spec": {"containers": [{"image": "a"}]}}}}),
-                json!({"spec": {"template": {"spec": {"containers": [{"image": "b"}]}}}}),
-            ),
-            (
-                "/spec/template/spec/containers/0",
-                json!({"spec": {"template": {"spec": {"containers": []}}}}),
-                json!({"spec": {"template": {"spec": {"containers": []}}}}),
-            ),
-        ];
-        for (pointer, mut desired, want) in cases {
-            transplant(&mut desired, &live, &[pointer.to_owned()]);
-            assert_eq!(desired, want, "{pointer}");
-        }
-    }
-
-    #[test]
-    fn differences_in_words() {
-        let live = json!({"kind": "Deployment", "metadata": {"generation": 2, "labels": {"a": "1"}}, "spec": {"replicas": 5, "c": [{"name": "x", "image": "b"}]}, "status": {"x": 1}});
-        let applied = json!({"kind": "Deployment", "metadata": {"generation": 3, "labels": {"a": "1"}}, "spec": {"replicas": 3, "c": [{"name": "x", "image": "a"}]}});
-        assert_eq!(differences(&applied, &live), ["spec.c[x].image is \"b\", not \"a\"", "spec.replicas is 5, not 3"]);
-        assert!(differences(&live, &live).is_empty());
-        let secret = |value: &str| json!({"kind": "Secret", "data": {"password": value}});
-        assert_eq!(differences(&secret("YQ=="), &secret("Yg==")), ["data.password"]);
+    fn lines_are_bounded() {
+        let check = |text: &str, limit, want: &str| assert_eq!(one_line(text, limit), want, "{text:?}");
+        check(" a\n\tb ", 10, "a b");
+        check("", 10, "");
+        check("0123456789", 10, "0123456789");
+        check("01234 6789a b", 10, "01234 6789…");
+        check("aßßß", 4, "aß…");
     }
 }

@@ -1,22 +1,48 @@
-//! Whether an app's objects are well, in one sentence.
+//! Whether an app's objects are well: what has to be read for it, and no more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::desired::{DesiredApp, KubernetesSpec};
 use fleet::kubernetes::{Kind, ObjectId};
-use fleet::wire::status::Health;
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::api::{Api, Resource};
+use super::api::{Api, Resource, listing};
 use super::cache::Cache;
 use super::execute::Prints;
 use super::kustomize::Kustomize;
 use super::observe::Sight;
 use super::owner::{APP, FLEET, MANAGED_BY};
-use super::pods;
-use super::status::{State, has_status, status};
+use super::pods::{Trouble, selector, trouble, which_pods_matter};
+use super::status::{Related, State, Status, job_of, status, waits_for_storage};
+use super::verdict::{Seen, verdict};
+use crate::clock::SystemClock;
+use crate::ports::clock::Clock as _;
 use crate::ports::runtime::{RuntimeError, Task, Verdict};
+
+/// Kinds of the core that have no status worth asking for: there is well.
+const PLAIN: [&str; 8] =
+    ["ConfigMap", "Secret", "ServiceAccount", "LimitRange", "ResourceQuota", "Endpoints", "Event", "PodTemplate"];
+/// Groups of which the same is true.
+const PLAIN_GROUPS: [&str; 7] = [
+    "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
+    "admissionregistration.k8s.io",
+    "coordination.k8s.io",
+    "storage.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+];
+
+/// Whether an object of a kind can be there and not be well.
+fn has_status(kind: &Kind) -> bool {
+    let plain = (kind.group.is_empty() && PLAIN.contains(&kind.kind.as_str()))
+        || PLAIN_GROUPS.contains(&kind.group.as_str())
+        || kind.is("networking.k8s.io", "NetworkPolicy")
+        || kind.is("networking.k8s.io", "IngressClass");
+    !plain
+}
 
 /// Looks once at everything that can be unwell.
 pub(super) async fn judge(
@@ -31,103 +57,109 @@ pub(super) async fn judge(
     let sight = Sight { api, cache, prints: &prints, kustomize };
     let wanted = sight.objects(task, app, spec).await?;
     let selector = format!("{MANAGED_BY}=burgee,{FLEET}={},{APP}={}", task.fleet, task.app);
+    let look = Look { api, now: SystemClock.now() };
     let mut listed: BTreeMap<Kind, BTreeMap<ObjectId, Value>> = BTreeMap::new();
-    let mut worst = Verdict { health: Health::Healthy, message: String::new() };
-    for it in &wanted {
+    let mut seen: Vec<(ObjectId, Option<Status>, Option<Trouble>)> = Vec::new();
+    for it in wanted {
         if !has_status(&it.id.kind) {
-            if cache.get(&it.id).is_none() {
-                worsen(&mut worst, Health::Missing, format!("{} is missing", it.id));
-            }
+            let there = cache.get(&it.id).map(|_| Status { state: State::Current, message: String::new() });
+            seen.push((it.id, there, None));
             continue;
         }
         if !listed.contains_key(&it.id.kind) {
-            let objects = list(api, &it.resource, &selector).await?;
+            let objects = look.list(&it.resource, &selector).await?;
             listed.insert(it.id.kind.clone(), objects);
         }
-        let Some(object) = listed.get(&it.id.kind).and_then(|objects| objects.get(&it.id)) else {
-            worsen(&mut worst, Health::Missing, format!("{} is missing", it.id));
-            continue;
-        };
-        let (health, message) = one(api, object).await?;
-        worsen(&mut worst, health, format!("{}: {message}", it.id));
-    }
-    Ok(worst)
-}
-
-async fn list(api: &Api, resource: &Resource, selector: &str) -> Result<BTreeMap<ObjectId, Value>, RuntimeError> {
-    let objects = match api.list(resource, None, selector).await {
-        Ok(objects) => objects,
-        // A kind whose definition is gone has no objects.
-        Err(error) if error.status() == Some(404) => Vec::new(),
-        Err(error) => return Err(error.reading(&super::api::listing(&resource.kind))),
-    };
-    let id = |object: &Value| ObjectId {
-        kind: resource.kind.clone(),
-        namespace: object["metadata"]["namespace"].as_str().map(str::to_owned),
-        name: object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
-    };
-    // Items of a list name neither version nor kind.
-    let whole = |mut object: Value| {
-        object["apiVersion"] = resource.api_version.as_str().into();
-        object["kind"] = resource.kind.kind.as_str().into();
-        object
-    };
-    Ok(objects.into_iter().map(|object| (id(&object), whole(object))).collect())
-}
-
-/// One object, and why it makes no progress, where its pods or its job know.
-async fn one(api: &Api, object: &Value) -> Result<(Health, String), RuntimeError> {
-    let mut judged = status(object);
-    if object["kind"] == "HelmChart"
-        && judged.state != State::Failed
-        && let Some(job) = chart_job(api, object).await?
-    {
-        judged = status(&job);
-    }
-    let mut health = match judged.state {
-        State::Current => return Ok((Health::Healthy, String::new())),
-        State::Suspended => Health::Suspended,
-        State::InProgress | State::Terminating => Health::Progressing,
-        State::Failed => Health::Degraded,
-    };
-    let mut message = judged.message;
-    if let (Some(selector), Some(namespace)) = (pods::selector(object), object["metadata"]["namespace"].as_str()) {
-        let resources = api.resources().await.map_err(|error| error.reading("what the API server knows"))?;
-        if let Some(resource) = resources.resource(&Kind::of("v1", "Pod"), None) {
-            let list = api.list(resource, Some(namespace), &selector).await;
-            let pods = list.map_err(|error| error.reading("the pods"))?;
-            if let Some(trouble) = pods::trouble(&pods) {
-                if trouble.is_lasting && health == Health::Progressing {
-                    health = Health::Degraded;
-                }
-                message = format!("{message}; {}", trouble.message);
+        match listed.get(&it.id.kind).and_then(|objects| objects.get(&it.id)) {
+            None => seen.push((it.id, None, None)),
+            Some(object) => {
+                let (status, trouble) = look.at(object).await?;
+                seen.push((it.id, Some(status), trouble));
             }
         }
     }
-    Ok((health, message))
+    Ok(verdict(seen.iter().map(|(id, status, trouble)| Seen {
+        id,
+        status: status.as_ref(),
+        trouble: trouble.as_ref(),
+    })))
 }
 
-/// The job by which k3s installs a chart.
-async fn chart_job(api: &Api, chart: &Value) -> Result<Option<Value>, RuntimeError> {
-    let (Some(name), Some(namespace)) = (chart["status"]["jobName"].as_str(), chart["metadata"]["namespace"].as_str())
-    else {
-        return Ok(None);
-    };
-    let resources = api.resources().await.map_err(|error| error.reading("what the API server knows"))?;
-    let Some(resource) = resources.resource(&Kind::of("batch/v1", "Job"), None) else { return Ok(None) };
-    let job = api.get(resource, Some(namespace), name).await;
-    job.map_err(|error| error.reading(&format!("the job of chart {name}")))
+struct Look<'a> {
+    api: &'a Api,
+    now: Timestamp,
 }
 
-fn worsen(worst: &mut Verdict, health: Health, message: String) {
-    let rank = |health: Health| match health {
-        Health::Healthy => 0,
-        Health::Suspended | Health::Unknown => 1,
-        Health::Progressing => 2,
-        Health::Degraded => 3,
-        Health::Missing => 4,
-    };
-    if rank(health) > rank(worst.health) {
-        *worst = Verdict { health, message };
+impl Look<'_> {
+    async fn list(&self, resource: &Resource, selector: &str) -> Result<BTreeMap<ObjectId, Value>, RuntimeError> {
+        let objects = match self.api.list(resource, None, selector).await {
+            Ok(objects) => objects,
+            // A kind whose definition is gone has no objects.
+            Err(error) if error.status() == Some(404) => Vec::new(),
+            Err(error) => return Err(error.reading(&listing(&resource.kind))),
+        };
+        let id = |object: &Value| ObjectId {
+            kind: resource.kind.clone(),
+            namespace: object["metadata"]["namespace"].as_str().map(str::to_owned),
+            name: object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        };
+        // Items of a list name neither version nor kind.
+        let whole = |mut object: Value| {
+            object["apiVersion"] = resource.api_version.as_str().into();
+            object["kind"] = resource.kind.kind.as_str().into();
+            object
+        };
+        Ok(objects.into_iter().map(|object| (id(&object), whole(object))).collect())
+    }
+
+    /// One object; where it is not as it should be, its pods say why.
+    async fn at(&self, object: &Value) -> Result<(Status, Option<Trouble>), RuntimeError> {
+        let job = match job_of(object) {
+            Some((namespace, name)) => self.job(namespace, name).await?,
+            None => None,
+        };
+        let classes =
+            if waits_for_storage(object) { self.all("storage.k8s.io/v1", "StorageClass").await? } else { None };
+        let related = Related { job: job.as_ref(), storage_classes: classes.as_deref() };
+        let judged = status(object, related, self.now);
+        if !matches!(judged.state, State::InProgress | State::Failed) {
+            return Ok((judged, None));
+        }
+        let workload = job.as_ref().unwrap_or(object);
+        let trouble = self.trouble(workload).await?;
+        Ok((judged, trouble))
+    }
+
+    async fn trouble(&self, workload: &Value) -> Result<Option<Trouble>, RuntimeError> {
+        let (Some(selector), Some(namespace)) = (selector(workload), workload["metadata"]["namespace"].as_str()) else {
+            return Ok(None);
+        };
+        let Some(pods) = self.resource("v1", "Pod").await? else { return Ok(None) };
+        let pods = self.api.list(&pods, Some(namespace), &selector).await.map_err(|error| error.reading("the pods"))?;
+        let sets = match self.resource("apps/v1", "ReplicaSet").await? {
+            Some(sets) if workload["kind"] == "Deployment" => {
+                let sets = self.api.list(&sets, Some(namespace), &selector).await;
+                sets.map_err(|error| error.reading("the replica sets"))?
+            }
+            _ => Vec::new(),
+        };
+        Ok(trouble(which_pods_matter(workload, &sets, &pods), self.now))
+    }
+
+    async fn job(&self, namespace: &str, name: &str) -> Result<Option<Value>, RuntimeError> {
+        let Some(resource) = self.resource("batch/v1", "Job").await? else { return Ok(None) };
+        let job = self.api.get(&resource, Some(namespace), name).await;
+        job.map_err(|error| error.reading(&format!("job {name}")))
+    }
+
+    async fn all(&self, api_version: &str, kind: &str) -> Result<Option<Vec<Value>>, RuntimeError> {
+        let Some(resource) = self.resource(api_version, kind).await? else { return Ok(None) };
+        let list = self.api.list(&resource, None, "").await;
+        list.map(Some).map_err(|error| error.reading(&listing(&resource.kind)))
+    }
+
+    async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<Resource>, RuntimeError> {
+        let resources = self.api.resources().await.map_err(|error| error.reading("what the API server knows"))?;
+        Ok(resources.resource(&Kind::of(api_version, kind), None).cloned())
     }
 }

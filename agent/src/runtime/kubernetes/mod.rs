@@ -6,12 +6,15 @@
 
 pub mod api;
 mod cache;
+mod differences;
 mod execute;
 mod fields;
 mod health;
+mod ignore;
 mod kubeconfig;
 mod kustomize;
 mod logs;
+mod managed;
 mod objects;
 mod observe;
 mod order;
@@ -19,6 +22,7 @@ mod owner;
 mod plan;
 mod pods;
 mod status;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::Path;

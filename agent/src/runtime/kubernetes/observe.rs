@@ -11,9 +11,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::AT_ONCE;
 use super::api::{Api, Meta, Resource, Resources};
 use super::cache::Cache;
+use super::differences::{FieldDifference, differences};
 use super::execute::Prints;
-use super::fields::{differences, transplant};
+use super::ignore::transplant;
 use super::kustomize::Kustomize;
+use super::managed::owner_of_field;
 use super::objects::{self, Claims, Wanted, id_of, spec_of};
 use super::owner::{APP, DIGEST, FLEET, MANAGED_BY, Owner, owner};
 use super::plan::Standing;
@@ -22,6 +24,9 @@ use crate::ports::runtime::{RuntimeError, Task};
 /// From so many missing objects of a kind on, the kind is listed instead of
 /// asking for each by name.
 const LISTED: usize = 4;
+
+/// More differences are counted, not named.
+const NAMED: usize = 4;
 
 /// What looks.
 pub(super) struct Sight<'a> {
@@ -196,7 +201,7 @@ impl Sight<'_> {
                 let body = object.to_string();
                 let tried = self.api.apply(&it.resource, namespace, &it.id.name, body.as_bytes(), true).await;
                 let differs = match tried {
-                    Ok(applied) => differences(&applied, &live),
+                    Ok(applied) => words(&differences(&applied, &live), &live),
                     // It can't be applied as it is (a field that became immutable): it differs, then.
                     Err(error) if error.status() == Some(422) => vec![error.to_string()],
                     Err(error) => return Err(error.reading(&it.id.to_string())),
@@ -219,8 +224,7 @@ impl Sight<'_> {
                 self.prints.keep(&wanted[at].id, &meta);
                 standing[at] = Standing::Same;
             } else {
-                let by = meta.managers.last().map_or_else(String::new, |manager| format!(", by {manager}"));
-                standing[at] = Standing::Differs(meta, format!("{}{by}", differs.join("; ")));
+                standing[at] = Standing::Differs(meta, differs.join("; "));
             }
         }
         Ok(())
@@ -310,6 +314,17 @@ impl Sight<'_> {
         }
         Ok(inhabited)
     }
+}
+
+/// What differs, and by whom, in a few words.
+fn words(differences: &[FieldDifference], live: &serde_json::Value) -> Vec<String> {
+    let managers = &live["metadata"]["managedFields"];
+    let said = differences.iter().take(NAMED).map(|it| match owner_of_field(managers, &it.path) {
+        Some(manager) => format!("{it}, by {manager}"),
+        None => it.to_string(),
+    });
+    let more = differences.len().saturating_sub(NAMED);
+    said.chain((more > 0).then(|| format!("{more} more"))).collect()
 }
 
 /// What is in a namespace by itself, or belongs to something in it, or is this app's.

@@ -11,7 +11,7 @@ use fleet::kubernetes::{Kind, ObjectId};
 
 use super::api::{Meta, Resource};
 use super::objects::{Claims, Wanted, id_of, named};
-use super::order::rank;
+use super::order::removal_rank;
 use super::owner::{APP, FLEET, MANAGED_BY, PRUNE};
 use crate::ports::runtime::{Inventory, Plan, RuntimeError, Step, Verb};
 
@@ -106,7 +106,7 @@ fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
             leaving.push((id, resource, meta));
         }
     }
-    leaving.sort_by_key(|(id, resource, _)| std::cmp::Reverse((rank(&id.kind, resource.namespaced), *id)));
+    leaving.sort_by_key(|(id, resource, _)| (removal_rank(&id.kind, resource.namespaced), std::cmp::Reverse(*id)));
     leaving
         .into_iter()
         .map(|(id, resource, meta)| Step {

@@ -1,0 +1,190 @@
+//! Who owns which field: `metadata.managedFields` (`fieldsV1`).
+
+use serde_json::{Map, Value};
+
+use super::api::MANAGER;
+use super::fields::{list, text};
+
+/// The manager, other than burgee, that owns the field at `path`; of several
+/// the one that wrote last. `managed_fields` is the list in an object's
+/// metadata, `path` a JSON pointer or a
+/// [`FieldDifference`](super::differences::FieldDifference)'s path.
+#[must_use]
+pub(super) fn owner_of_field(managed_fields: &Value, path: &str) -> Option<String> {
+    let path = if path.starts_with('/') { pointer_tokens(path)? } else { path_tokens(path) };
+    let entries = list(managed_fields, "").iter();
+    let others = entries.filter(|entry| text(entry, "/manager") != MANAGER && is_in(entry, &path));
+    others.max_by_key(|entry| text(entry, "/time")).map(|entry| text(entry, "/manager").to_owned())
+}
+
+/// Whether burgee has applied the field at `path` to this object.
+pub(super) fn is_applied(object: &Value, path: &[String]) -> bool {
+    list(object, "/metadata/managedFields")
+        .iter()
+        .any(|entry| text(entry, "/manager") == MANAGER && text(entry, "/operation") == "Apply" && is_in(entry, path))
+}
+
+/// The tokens of a JSON pointer (RFC 6901); `None` if it is none.
+pub(super) fn pointer_tokens(pointer: &str) -> Option<Vec<String>> {
+    if pointer.is_empty() {
+        return Some(Vec::new());
+    }
+    let tokens = pointer.strip_prefix('/')?.split('/');
+    Some(tokens.map(|token| token.replace("~1", "/").replace("~0", "~")).collect())
+}
+
+/// The parts of `spec.containers[app].image`, `metadata.annotations[a.b/c]`.
+fn path_tokens(path: &str) -> Vec<String> {
+    let mut tokens = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some(inner) = rest.strip_prefix('[') {
+            let (token, after) = inner.split_once(']').unwrap_or((inner, ""));
+            tokens.push(token.to_owned());
+            rest = after;
+        } else {
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            let (token, after) = rest.split_at(end);
+            if !token.is_empty() {
+                tokens.push(token.to_owned());
+            }
+            rest = after.strip_prefix('.').unwrap_or(after);
+        }
+    }
+    tokens
+}
+
+fn is_in(entry: &Value, path: &[String]) -> bool {
+    // One that owns nothing has no fields here; further down that means all.
+    entry.get("fieldsV1").and_then(Value::as_object).is_some_and(|fields| !fields.is_empty() && owns(fields, path))
+}
+
+/// `f:` is a field, `k:` an element of a list by its keys, `v:` one by its
+/// value, `i:` one by its place; nothing below means the whole.
+fn owns(node: &Map<String, Value>, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return true };
+    if node.is_empty() {
+        return true;
+    }
+    let below = |child: &Value| child.as_object().is_some_and(|child| owns(child, rest));
+    if let Some(child) = node.get(&format!("f:{first}")) {
+        return below(child);
+    }
+    let mut any = false;
+    for (key, child) in node {
+        match fits(key, first) {
+            Fit::Yes => return below(child),
+            Fit::Maybe => any |= below(child),
+            Fit::No => {}
+        }
+    }
+    any
+}
+
+enum Fit {
+    Yes,
+    /// The key names its element otherwise than the path does.
+    Maybe,
+    No,
+}
+
+fn fits(key: &str, token: &str) -> Fit {
+    let is_place = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((mark, key)) = key.split_once(':') else { return Fit::No };
+    if mark == "i" {
+        return if key == token { Fit::Yes } else { Fit::No };
+    }
+    match (mark, serde_json::from_str(key)) {
+        ("k", Ok(Value::Object(keys))) => match keys.get("name").and_then(Value::as_str) {
+            Some(name) if name == token => Fit::Yes,
+            Some(_) if !is_place => Fit::No,
+            _ => Fit::Maybe,
+        },
+        ("v", Ok(value)) if value.as_str() == Some(token) => Fit::Yes,
+        ("v", Ok(_)) if is_place => Fit::Maybe,
+        _ => Fit::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::kubernetes::fields::yaml;
+
+    #[test]
+    fn owners() {
+        let managed = yaml(
+            r#"
+- manager: burgee
+  operation: Apply
+  time: "2026-05-01T10:00:00Z"
+  fieldsV1:
+    f:spec: {f:replicas: {}, f:template: {f:spec: {f:containers: {'k:{"name":"app"}': {.: {}, f:image: {}, f:name: {}}}}}}
+- manager: kube-controller-manager
+  operation: Update
+  subresource: scale
+  time: "2026-05-01T11:00:00Z"
+  fieldsV1: {f:spec: {f:replicas: {}}}
+- manager: kubectl-edit
+  operation: Update
+  time: "2026-05-01T10:30:00Z"
+  fieldsV1:
+    f:metadata: {f:annotations: {.: {}, f:example.com/note: {}}, f:finalizers: {.: {}, 'v:"example.com/keep"': {}}}
+    f:spec:
+      f:replicas: {}
+      f:selector: {}
+      f:template:
+        f:spec:
+          f:containers:
+            'k:{"name":"sidecar"}':
+              .: {}
+              f:image: {}
+              f:ports: {.: {}, 'k:{"containerPort":80,"protocol":"TCP"}': {.: {}, f:containerPort: {}}}
+              f:args: {}
+- manager: nothing
+  operation: Update
+  time: "2026-05-01T12:00:00Z"
+  fieldsV1: {}
+"#,
+        );
+        let check = |path: &str, want: Option<&str>| {
+            assert_eq!(owner_of_field(&managed, path).as_deref(), want, "{path}");
+        };
+        // The last of two.
+        check("spec.replicas", Some("kube-controller-manager"));
+        check("/spec/replicas", Some("kube-controller-manager"));
+        // Its own is no fight.
+        check("spec.template.spec.containers[app].image", None);
+        check("spec.template.spec.containers[sidecar].image", Some("kubectl-edit"));
+        check("spec.template.spec.containers[sidecar].args[1]", Some("kubectl-edit"));
+        check("spec.template.spec.containers[sidecar].ports[http].containerPort", Some("kubectl-edit"));
+        check("/spec/template/spec/containers/1/image", Some("kubectl-edit"));
+        check("spec.template.spec.containers[sidecar].env[A].value", None);
+        check("metadata.annotations[example.com/note]", Some("kubectl-edit"));
+        check("/metadata/annotations/example.com~1note", Some("kubectl-edit"));
+        check("metadata.annotations[example.com/other]", None);
+        check("metadata.finalizers[0]", Some("kubectl-edit"));
+        check("metadata.finalizers[example.com/keep]", Some("kubectl-edit"));
+        check("metadata.finalizers[example.com/other]", None);
+        // Owned as a whole.
+        check("spec.selector.app", Some("kubectl-edit"));
+        check("spec.template", Some("kubectl-edit"));
+        check("spec.paused", None);
+        assert_eq!(owner_of_field(&Value::Null, "spec"), None);
+    }
+
+    #[test]
+    fn pointers() {
+        let check = |pointer: &str, want: Option<&[&str]>| {
+            let tokens = pointer_tokens(pointer);
+            assert_eq!(
+                tokens.as_ref().map(|tokens| tokens.iter().map(String::as_str).collect()),
+                want.map(<[_]>::to_vec)
+            );
+        };
+        check("", Some(&[]));
+        check("/a/b~1c/~01/0", Some(&["a", "b/c", "~1", "0"]));
+        check("/", Some(&[""]));
+        check("a/b", None);
+    }
+}
