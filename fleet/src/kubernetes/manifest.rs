@@ -1,6 +1,7 @@
 //! Manifests → objects: several documents to a file, `List`s taken apart, what
 //! a server wrote left out.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::names;
@@ -102,8 +103,15 @@ impl<F: FnMut(Manifest, &[usize])> Reader<F> {
             match yaml::document(path, document, line) {
                 Ok(object) => self.object(path, line, object),
                 Err(wrong) => match json_values(document, line) {
-                    Some(values) => values.into_iter().for_each(|(line, object)| self.object(path, line, object)),
                     None => self.found.push(wrong),
+                    Some(values) => {
+                        for (line, value) in values {
+                            match yaml::document(path, value, line) {
+                                Ok(object) => self.object(path, line, object),
+                                Err(wrong) => self.found.push(wrong),
+                            }
+                        }
+                    }
                 },
             }
         }
@@ -160,19 +168,26 @@ impl<F: FnMut(Manifest, &[usize])> Reader<F> {
     }
 }
 
-/// JSON values one behind the other, as `kubectl` takes them.
-fn json_values(text: &str, first: u32) -> Option<Vec<(u32, Value)>> {
+/// JSON values one behind the other, as `kubectl` takes them, each with the
+/// line at which it starts; `None` where a text is something else.
+fn json_values(text: &str, first: u32) -> Option<Vec<(u32, &str)>> {
     if !text.trim_start().starts_with('{') {
         return None;
     }
     let mut values = Vec::new();
-    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    // Only their ends are looked for: what they hold is read under the limits for YAML.
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     loop {
-        let rest = text.get(stream.byte_offset()..)?;
-        let start = stream.byte_offset() + (rest.len() - rest.trim_start().len());
-        let Some(value) = stream.next() else { return Some(values) };
-        let line = Place::of_offset(text, start).line - 1 + first;
-        values.push((line, value.ok()?));
+        let start = stream.byte_offset();
+        let start = start + text.get(start..)?.len() - text.get(start..)?.trim_start().len();
+        match stream.next() {
+            None => return (values.len() > 1).then_some(values),
+            Some(Err(_)) => return None,
+            Some(Ok(_)) => {
+                let line = first.saturating_add(Place::of_offset(text, start).line - 1);
+                values.push((line, text.get(start..stream.byte_offset())?));
+            }
+        }
     }
 }
 
@@ -375,5 +390,13 @@ mod tests {
             assert!(said.contains(want), "{text:?}: {said}");
         }
         assert!(read([("a.yaml", vec![b' '; super::MAX_BYTES + 1].as_slice())]).is_err());
+        // No way around the limits, with a second value neither.
+        let deep = format!("{{\"x\": {}{}}}\n", "[".repeat(100), "]".repeat(100));
+        let row = |level: usize| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", "));
+        let bomb = format!("a0: &a0 [x]\n{}", (1..9).map(row).collect::<String>());
+        for text in [deep.clone(), format!("{{}}\n{deep}"), bomb] {
+            let said = of(&text).unwrap_err();
+            assert!(said.contains("limit"), "{said}");
+        }
     }
 }

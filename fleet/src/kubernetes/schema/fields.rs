@@ -17,16 +17,31 @@ pub(super) struct Wrong {
     pub(super) hint: Option<String>,
 }
 
+/// After so many findings in one object the rest is counted.
+const MAX_FOUND: usize = 20;
+
 /// Looks through one object.
 pub(super) struct Reader<'a> {
-    pub(super) schemas: &'a Schemas,
-    pub(super) path: Path,
-    pub(super) found: Vec<Wrong>,
+    schemas: &'a Schemas,
+    path: Path,
+    found: Vec<Wrong>,
+    more: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Everything that is wrong in an object.
+    pub(super) fn read(schemas: &'a Schemas, object: &Value, wanted: &Type) -> Vec<Wrong> {
+        let mut reader = Self { schemas, path: Path::default(), found: Vec::new(), more: 0 };
+        reader.value(object, wanted);
+        if reader.more > 0 {
+            let message = format!("{} more of its fields are wrong", reader.more);
+            reader.found.push(Wrong { path: String::new(), key: true, message, hint: None });
+        }
+        reader.found
+    }
+
     /// `null` means "not set", wherever it stands.
-    pub(super) fn value(&mut self, value: &Value, wanted: &Type) {
+    fn value(&mut self, value: &Value, wanted: &Type) {
         match (wanted, value) {
             (_, Value::Null)
             | (Type::Any, _)
@@ -113,7 +128,11 @@ impl Reader<'_> {
     }
 
     fn say(&mut self, key: bool, message: String, hint: Option<String>) {
-        self.found.push(Wrong { path: self.path.to_string(), key, message, hint });
+        if self.found.len() < MAX_FOUND {
+            self.found.push(Wrong { path: self.path.to_string(), key, message, hint });
+        } else {
+            self.more += 1;
+        }
     }
 }
 

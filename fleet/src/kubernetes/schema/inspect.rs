@@ -143,9 +143,7 @@ impl Known<'_> {
     }
 
     fn fields(self, object: &Value, wanted: &Type) -> Vec<Judgement> {
-        let mut reader = Reader { schemas: self.schemas, path: Path::default(), found: Vec::new() };
-        reader.value(object, wanted);
-        reader.found.into_iter().map(Judgement::from).collect()
+        Reader::read(self.schemas, object, wanted).into_iter().map(Judgement::from).collect()
     }
 }
 

@@ -174,6 +174,10 @@ fn other_built_in_kinds() {
     let twice =
         "{apiVersion: a.b/v1, kind: A, metadata: {name: a}}\n---\n{apiVersion: a.b/v1, kind: A, metadata: {name: b}}\n";
     assert_eq!(found(&schemas, twice, "").len(), 1);
+    let keys: String = (0..50).map(|n| format!("k{n}: {n}, ")).collect();
+    let many =
+        found(&schemas, &format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a}}, data: {{{keys}}}}}"), "");
+    assert!(many.len() == 21 && many.iter().any(|one| one.ends_with("30 more of its fields are wrong")), "{many:#?}");
     let inner = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: a}\n  spec:\n    x: 1\n    containers: []\n";
     assert_eq!(found(&schemas, inner, ""), ["a.yaml:8:5: Pod a: the field `spec.x` is unknown"]);
 }
