@@ -8,12 +8,12 @@ use crate::Done;
 use crate::arguments::Output;
 use crate::failure::{Failure, count};
 use crate::folder::FolderTree;
-use crate::output;
+use crate::{kubernetes, output};
 
 pub(crate) fn run(dir: &Path, form: Output) -> Done {
     let tree = FolderTree::open(dir)?;
     let mut found = tree.refused.clone();
-    found.extend(fleet::repo::check(&tree));
+    found.extend(fleet::repo::check_with(&tree, Some(&kubernetes::schemas()?)));
     found.sort_by(|a, b| (&a.path, a.line, a.column).cmp(&(&b.path, b.line, b.column)));
     match form {
         Output::Json => output::json(&found)?,

@@ -11,6 +11,7 @@ mod commits;
 mod failure;
 mod folder;
 mod init;
+mod kubernetes;
 mod output;
 mod plan;
 mod render;

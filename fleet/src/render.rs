@@ -93,16 +93,17 @@ pub(crate) fn render_with(
     for name in order(&apps) {
         let Some(app) = apps.get(&name) else { continue };
         match renderer.app(&name, app, &assignment) {
-            Ok(RenderedApp { app, blobs: contents, notes: said }) => {
+            Ok(mut app) => {
+                blobs.extend(std::mem::take(&mut app.blobs));
+                notes.append(&mut app.notes);
                 rendered.push(app);
-                blobs.extend(contents);
-                notes.extend(said);
             }
             Err(errors) => notes.extend(errors),
         }
     }
-    notes.extend(collisions(&rendered, &blobs));
+    notes.extend(collisions(&rendered));
     refuse(&mut notes)?;
+    let rendered: Vec<DesiredApp> = rendered.into_iter().map(|rendered| rendered.app).collect();
 
     let digests: Vec<_> = rendered.iter().map(|app| app.digest).collect();
     let digest = Digest::of_json(&digests).map_err(|failed| vec![no_digest(&failed)])?;
@@ -180,22 +181,20 @@ fn order(apps: &BTreeMap<AppName, App>) -> Vec<AppName> {
 
 /// Two apps of one device that would deliver the same file, be the same
 /// project, or have the same object.
-pub(crate) fn collisions(apps: &[DesiredApp], blobs: &Blobs) -> Vec<Finding> {
+pub(crate) fn collisions(apps: &[RenderedApp]) -> Vec<Finding> {
     let mut taken: BTreeMap<(&str, String), &AppName> = BTreeMap::new();
     let mut found = Vec::new();
-    for app in apps {
+    for RenderedApp { app, objects, .. } in apps {
         let claims: Vec<(&str, String)> = match &app.spec {
             AppSpec::Compose(project) => vec![("the project", project.name.clone())],
             AppSpec::Files(files) => files.files.keys().map(|path| ("the file", path.clone())).collect(),
-            AppSpec::Kubernetes(spec) => {
-                kubernetes::objects(spec, blobs).into_iter().map(|name| ("the object", name)).collect()
-            }
+            AppSpec::Kubernetes(_) => objects.iter().map(|id| ("the object", id.to_string())).collect(),
         };
-        for claim in claims {
-            if let Some(other) = taken.insert(claim.clone(), &app.name) {
-                let message =
-                    format!("{} `{}` belongs to the app `{other}`, too, expected one app for it", claim.0, claim.1);
-                found.push(error(&app_path(&app.name), Place::START, message));
+        for (what, name) in claims {
+            let message = |other| format!("{what} `{name}` belongs to the app `{other}`, too, expected one app for it");
+            match taken.get(&(what, name.clone())) {
+                Some(other) => found.push(error(&app_path(&app.name), Place::START, message(other))),
+                None => drop(taken.insert((what, name), &app.name)),
             }
         }
     }

@@ -164,7 +164,12 @@ pub fn document(path: &str, text: &str, line: u32) -> Result<serde_json::Value, 
     };
     options.alias_limits.max_total_replayed_events = MAX_MANIFEST_NODES;
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let found = explain(path, &error);
+        let mut found = explain(path, &error);
+        if matches!(error, Error::Budget { .. }) {
+            found.hint = Some(format!(
+                "a document may nest 64 deep and have {MAX_MANIFEST_NODES} values and {MAX_ALIASES} aliases: make several of it"
+            ));
+        }
         Finding { line: found.line + line.saturating_sub(1), ..found }
     })
 }

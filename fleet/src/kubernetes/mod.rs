@@ -4,6 +4,9 @@
 
 pub mod kustomization;
 pub mod manifest;
+pub(crate) mod names;
 pub mod object;
+pub(crate) mod place;
+pub mod schema;
 
 pub use object::{Kind, Manifest, ObjectId};

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
+use super::names::is_built_in;
+
 /// A kind within its API group; the version is no part of an object's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind {
@@ -102,7 +104,7 @@ const CLUSTER_WIDE: [(&str, &[&str]); 14] = [
     ("networking.k8s.io", &["IngressClass", "IPAddress", "ServiceCIDR"]),
     ("node.k8s.io", &["RuntimeClass"]),
     ("rbac.authorization.k8s.io", &["ClusterRole", "ClusterRoleBinding"]),
-    ("resource.k8s.io", &["DeviceClass", "ResourceSlice"]),
+    ("resource.k8s.io", &["DeviceClass", "DeviceTaintRule", "ResourceSlice"]),
     ("scheduling.k8s.io", &["PriorityClass"]),
     ("storage.k8s.io", &["CSIDriver", "CSINode", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"]),
     ("storagemigration.k8s.io", &["StorageVersionMigration"]),
@@ -132,6 +134,18 @@ pub struct Manifest {
     pub path: String,
     /// The line at which its document starts, from 1.
     pub line: u32,
+}
+
+impl Manifest {
+    /// What the object is called on a server, with the app's namespace where it
+    /// names none. Of other kinds than Kubernetes' own only a server knows
+    /// whether they have one: they count as having it.
+    #[must_use]
+    pub fn id(&self, namespace: Option<&str>) -> ObjectId {
+        let fallback = is_built_in(&self.kind.group).then_some("default");
+        let namespace = self.namespace.as_deref().or(namespace).or(fallback).filter(|_| !is_cluster_wide(&self.kind));
+        ObjectId { kind: self.kind.clone(), namespace: namespace.map(str::to_owned), name: self.name.clone() }
+    }
 }
 
 #[cfg(test)]

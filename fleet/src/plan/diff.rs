@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Kind;
+use super::objects::{self, Side};
 use crate::desired::{AppSpec, DesiredApp, DesiredState};
 use crate::digest::Digest;
 
@@ -30,19 +31,31 @@ pub struct Change {
 }
 
 /// What changes from one app to the other.
-pub(super) fn app(before: &DesiredApp, after: &DesiredApp) -> Vec<Change> {
+pub(super) fn app(before: Side<'_>, after: Side<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
-    let kinds = (before.spec.runtime(), after.spec.runtime());
+    let kinds = (before.app.spec.runtime(), after.app.spec.runtime());
     if kinds.0 != kinds.1 {
         changes.push(change("runtime", Some(kinds.0.to_owned()), Some(kinds.1.to_owned())));
     }
-    walk("", &shape(before), &shape(after), &mut changes);
+    let (mut old, mut new) = (shape(before.app), shape(after.app));
+    let objects = objects::changes(Some(before), after);
+    if objects.is_some() {
+        // Its files differ where its objects do.
+        for side in [&mut old, &mut new].into_iter().filter_map(Value::as_object_mut) {
+            side.remove("files");
+        }
+    }
+    walk("", &old, &new, &mut changes);
+    changes.extend(objects.into_iter().flatten());
     changes
 }
 
 /// What an app is made of that was not there before.
-pub(super) fn added(app: &DesiredApp) -> Vec<Change> {
-    let whole = shape(app);
+pub(super) fn added(side: Side<'_>) -> Vec<Change> {
+    if let Some(objects) = objects::changes(None, side) {
+        return objects;
+    }
+    let whole = shape(side.app);
     let mut changes = Vec::new();
     for key in ["services", "networks", "volumes", "files", "units"] {
         if let Some(value) = whole.get(key) {

@@ -5,6 +5,7 @@
 //! device does about it (which container is made anew) is for its agent.
 
 mod diff;
+mod objects;
 mod text;
 
 use std::collections::BTreeMap;
@@ -142,7 +143,7 @@ pub fn plan(before: End<'_>, after: End<'_>) -> Result<Plan, Vec<Finding>> {
             Some(Ok(former)) => (Some(former), None),
             Some(Err(errors)) => (None, Some(first(&errors))),
         };
-        let apps = apps(former.as_ref().map_or(&[], |former| &former.state.apps), &rendered.state.apps);
+        let apps = apps(former.as_ref(), &rendered);
         let changes = diff::state(former.as_ref().map(|former| &former.state), &rendered.state);
         if apps.is_empty() && changes.is_empty() {
             plan.unchanged += 1;
@@ -170,9 +171,11 @@ fn first(found: &[Finding]) -> String {
         .map_or_else(|| "for no reason given".to_owned(), ToString::to_string)
 }
 
-fn apps(before: &[DesiredApp], after: &[DesiredApp]) -> Vec<AppPlan> {
-    let old: BTreeMap<_, _> = before.iter().map(|app| (&app.name, app)).collect();
-    let new: BTreeMap<_, _> = after.iter().map(|app| (&app.name, app)).collect();
+fn apps(before: Option<&Rendered>, after: &Rendered) -> Vec<AppPlan> {
+    fn by_name(rendered: &Rendered) -> BTreeMap<&AppName, objects::Side<'_>> {
+        rendered.state.apps.iter().map(|app| (&app.name, objects::Side { app, blobs: &rendered.blobs })).collect()
+    }
+    let (old, new) = (before.map(by_name).unwrap_or_default(), by_name(after));
     let plan = |app: &DesiredApp, change, changes| AppPlan {
         name: app.name.clone(),
         runtime: app.spec.runtime(),
@@ -180,11 +183,14 @@ fn apps(before: &[DesiredApp], after: &[DesiredApp]) -> Vec<AppPlan> {
         changes,
     };
     let removed = old.iter().filter(|(name, _)| !new.contains_key(**name));
-    let mut plans: Vec<_> = removed.map(|(_, app)| plan(app, Kind::Removed, Vec::new())).collect();
-    for app in after {
+    let mut plans: Vec<_> = removed.map(|(_, side)| plan(side.app, Kind::Removed, Vec::new())).collect();
+    for app in &after.state.apps {
+        let side = objects::Side { app, blobs: &after.blobs };
         match old.get(&app.name) {
-            None => plans.push(plan(app, Kind::Added, diff::added(app))),
-            Some(former) if former.digest != app.digest => plans.push(plan(app, Kind::Changed, diff::app(former, app))),
+            None => plans.push(plan(app, Kind::Added, diff::added(side))),
+            Some(former) if former.app.digest != app.digest => {
+                plans.push(plan(app, Kind::Changed, diff::app(*former, side)));
+            }
             Some(_) => {}
         }
     }

@@ -15,7 +15,7 @@ const TREE: &[(&str, &str)] = &[
     ("devices/store-1.yaml", "labels: {region: eu}\n"),
 ];
 
-fn between(before: &[(&str, &str)], after: &[(&str, &str)]) -> Result<Plan, Vec<Finding>> {
+pub(super) fn between(before: &[(&str, &str)], after: &[(&str, &str)]) -> Result<Plan, Vec<Finding>> {
     let (before, after): (MemoryTree, MemoryTree) = (before.iter().copied().collect(), after.iter().copied().collect());
     let (a, b) = ("a".repeat(40).parse().unwrap(), "b".repeat(40).parse().unwrap());
     plan(End { tree: &before, commit: &a }, End { tree: &after, commit: &b })

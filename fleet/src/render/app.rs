@@ -8,6 +8,7 @@ use crate::compose;
 use crate::desired::{AppSpec, Blobs, DesiredApp};
 use crate::digest::Digest;
 use crate::finding::Finding;
+use crate::kubernetes::ObjectId;
 use crate::name::AppName;
 use crate::repo::app::{App, Runtime};
 use crate::repo::assign::Assignment;
@@ -34,6 +35,8 @@ pub(crate) struct Renderer<'a> {
 pub(crate) struct RenderedApp {
     pub(crate) app: DesiredApp,
     pub(crate) blobs: Blobs,
+    /// The Kubernetes objects that it is known to have.
+    pub(crate) objects: Vec<ObjectId>,
     pub(crate) notes: Vec<Finding>,
 }
 
@@ -55,6 +58,7 @@ impl<'a> Renderer<'a> {
     fn app_with(&self, name: &AppName, app: &App, scope: &Scope) -> Result<RenderedApp, Vec<Finding>> {
         let scope = scope.clone().with_possible(self.possible.clone());
         let folder = format!("apps/{name}");
+        let mut objects = Vec::new();
         let (spec, blobs, notes) = match &app.runtime {
             Runtime::Compose => {
                 let request = compose::Request { tree: self.tree, app: name, folder: &folder, scope: &scope };
@@ -66,8 +70,9 @@ impl<'a> Renderer<'a> {
                 (AppSpec::Files(spec), blobs, Vec::new())
             }
             Runtime::Kubernetes(app) => {
-                let (spec, blobs, notes) = kubernetes::render(self.tree, name, app, &scope)?;
-                (AppSpec::Kubernetes(spec), blobs, notes)
+                let rendered = kubernetes::render(self.tree, name, app, &scope)?;
+                objects = rendered.objects;
+                (AppSpec::Kubernetes(rendered.spec), rendered.blobs, rendered.notes)
             }
         };
         let mut depends_on: Vec<_> = app.depends_on.iter().map(|dependency| dependency.value.clone()).collect();
@@ -85,7 +90,7 @@ impl<'a> Renderer<'a> {
             on_failure: app.on_failure,
             digest,
         };
-        Ok(RenderedApp { app, blobs, notes })
+        Ok(RenderedApp { app, blobs, objects, notes })
     }
 }
 

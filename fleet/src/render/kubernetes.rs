@@ -1,14 +1,13 @@
 //! `runtime: kubernetes`: the files below `kubernetes/`, variables put in where
-//! the app asks for it. What the objects are is for the runtime.
+//! the app asks for it, and which objects they hold. What a server makes of
+//! them is for the runtime.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::app::substituted;
 use crate::desired::{Blobs, KubernetesSpec};
 use crate::digest::Digest;
 use crate::finding::Finding;
-use crate::kubernetes::object::is_cluster_wide;
 use crate::kubernetes::{Manifest, ObjectId, kustomization, manifest};
 use crate::name::AppName;
 use crate::repo::app::KubernetesApp;
@@ -17,17 +16,22 @@ use crate::tree::Tree;
 use crate::vars::Scope;
 use crate::yaml::{Place, well_formed};
 
-/// The names that `kubectl kustomize` looks for.
-const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+/// An app's files, and what can be said of its objects without a server.
+pub(super) struct Rendered {
+    pub(super) spec: KubernetesSpec,
+    pub(super) blobs: Blobs,
+    pub(super) objects: Vec<ObjectId>,
+    pub(super) notes: Vec<Finding>,
+}
 
 pub(super) fn render(
     tree: &dyn Tree,
     name: &AppName,
     app: &KubernetesApp,
     scope: &Scope,
-) -> Result<(KubernetesSpec, Blobs, Vec<Finding>), Vec<Finding>> {
+) -> Result<Rendered, Vec<Finding>> {
     let root = format!("apps/{name}/kubernetes");
-    let kustomize = KUSTOMIZATIONS.iter().any(|file| tree.entries().contains_key(&format!("{root}/{file}")));
+    let kustomize = kustomization::NAMES.iter().any(|file| tree.entries().contains_key(&format!("{root}/{file}")));
     let mut files = BTreeMap::new();
     let mut blobs = Blobs::new();
     let mut found = Vec::new();
@@ -36,7 +40,7 @@ pub(super) fn render(
         if !manifest && !kustomize {
             continue;
         }
-        match content(tree, path, manifest, app.substitute, scope) {
+        match content(tree, path, manifest, app.substitute, kustomize, scope) {
             Ok(bytes) => {
                 let digest = Digest::of(&bytes);
                 blobs.insert(digest, bytes.into());
@@ -53,22 +57,7 @@ pub(super) fn render(
     if !found.is_empty() {
         return Err(found);
     }
-    let contents: Vec<(String, Arc<[u8]>)> = files
-        .iter()
-        .filter_map(|(path, digest)| Some((format!("{root}/{path}"), Arc::clone(blobs.get(digest)?))))
-        .collect();
-    let contents = || contents.iter().map(|(path, bytes)| (path.as_str(), &bytes[..]));
-    let notes = if kustomize {
-        found.extend(kustomization::check(contents()));
-        Vec::new()
-    } else {
-        let manifests = manifest::read(contents())?;
-        found.extend(twice(&manifests.objects, app.namespace.as_deref()));
-        manifests.notes
-    };
-    if !found.is_empty() {
-        return Err(found);
-    }
+    let (objects, notes) = objects(&root, kustomize, app.namespace.as_deref(), &files, &blobs)?;
     let spec = KubernetesSpec {
         namespace: app.namespace.clone(),
         create_namespace: app.create_namespace,
@@ -77,40 +66,49 @@ pub(super) fn render(
         kustomize,
         files,
     };
-    Ok((spec, blobs, notes))
+    Ok(Rendered { spec, blobs, objects, notes })
 }
 
-/// The objects of an app that can be known without a server or `kubectl`, by
-/// what names them; none for a kustomization.
-pub(super) fn objects(spec: &KubernetesSpec, blobs: &Blobs) -> Vec<String> {
-    if spec.kustomize {
-        return Vec::new();
-    }
-    let files = spec.files.iter().filter_map(|(path, digest)| Some((path.as_str(), &blobs.get(digest)?[..])));
-    let manifests = manifest::read(files).map(|read| read.objects).unwrap_or_default();
-    manifests.iter().map(|it| name_of(it, spec.namespace.as_deref())).collect()
-}
-
-fn name_of(manifest: &Manifest, namespace: Option<&str>) -> String {
-    let namespace = manifest.namespace.as_deref().or(namespace).filter(|_| !is_cluster_wide(&manifest.kind));
-    let id =
-        ObjectId { kind: manifest.kind.clone(), namespace: namespace.map(str::to_owned), name: manifest.name.clone() };
-    id.to_string()
-}
-
-/// Objects that an app has twice.
-fn twice(manifests: &[Manifest], namespace: Option<&str>) -> Vec<Finding> {
-    let mut seen: BTreeMap<String, &Manifest> = BTreeMap::new();
-    let mut found = Vec::new();
-    for manifest in manifests {
-        let name = name_of(manifest, namespace);
-        if let Some(first) = seen.insert(name.clone(), manifest) {
-            let place = Place { line: manifest.line, column: 1 };
-            let message = format!("{name} is in {}:{}, too, expected each object once", first.path, first.line);
-            found.push(error(&manifest.path, place, message));
+/// The objects of an app, each once; of a kustomization those that come out as they are written.
+fn objects(
+    root: &str,
+    kustomize: bool,
+    namespace: Option<&str>,
+    files: &BTreeMap<String, Digest>,
+    blobs: &Blobs,
+) -> Result<(Vec<ObjectId>, Vec<Finding>), Vec<Finding>> {
+    let named: Vec<(String, &[u8])> =
+        files.iter().filter_map(|(path, digest)| Some((format!("{root}/{path}"), &blobs.get(digest)?[..]))).collect();
+    let contents = || named.iter().map(|(path, bytes)| (path.as_str(), *bytes));
+    let mut seen: BTreeMap<ObjectId, (String, u32)> = BTreeMap::new();
+    let mut twice = Vec::new();
+    let mut take = |manifest: Manifest, _: &[usize]| {
+        let id = manifest.id(namespace);
+        let (path, line) = (manifest.path, manifest.line);
+        if let Some((first, at)) = seen.get(&id) {
+            let message = format!("{id} is in {first}:{at}, too, expected each object once");
+            twice.push(error(&path, Place { line, column: 1 }, message));
+        } else {
+            seen.insert(id, (path, line));
         }
+    };
+    let notes = if kustomize {
+        let known = kustomization::read(root, contents());
+        if !known.found.is_empty() {
+            return Err(known.found);
+        }
+        if known.keeps_names {
+            // What is wrong in them is for `kubectl` to say: it may read more than objects.
+            drop(manifest::each(contents().filter(|(path, _)| known.resources.contains(*path)), take));
+        }
+        Vec::new()
+    } else {
+        manifest::each(contents(), &mut take)?
+    };
+    if !twice.is_empty() {
+        return Err(twice);
     }
-    found
+    Ok((seen.into_keys().collect(), notes))
 }
 
 /// Whether a file holds objects, by its name.
@@ -119,7 +117,14 @@ fn is_manifest(path: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|end| file.ends_with(end)) || file == "Kustomization"
 }
 
-fn content(tree: &dyn Tree, path: &str, manifest: bool, substitute: bool, scope: &Scope) -> Result<Vec<u8>, Finding> {
+fn content(
+    tree: &dyn Tree,
+    path: &str,
+    manifest: bool,
+    substitute: bool,
+    kustomize: bool,
+    scope: &Scope,
+) -> Result<Vec<u8>, Finding> {
     let bytes = tree.read(path).map_err(|failed| unreadable(path, &failed))?;
     if !manifest {
         return Ok(bytes);
@@ -127,6 +132,9 @@ fn content(tree: &dyn Tree, path: &str, manifest: bool, substitute: bool, scope:
     let bytes = if substitute { substituted(path, bytes, scope)? } else { bytes };
     let text =
         std::str::from_utf8(&bytes).map_err(|_| error(path, Place::START, "not UTF-8, expected YAML or JSON"))?;
-    well_formed(path, text)?;
+    // Elsewhere they are read as objects, which finds more.
+    if kustomize {
+        well_formed(path, text)?;
+    }
     Ok(bytes)
 }

@@ -178,7 +178,7 @@ fn what_concerns_the_device_is_refused() {
         (
             "apps/top/kubernetes/kustomization.yaml",
             "resources: [\"https://example.com/x.yaml\"]\n",
-            "apps/top/kubernetes/kustomization.yaml:1:14: `https://example.com/x.yaml` in `resources`",
+            "apps/top/kubernetes/kustomization.yaml:1:13: `https://example.com/x.yaml` in `resources[0]` is remote",
         ),
         (
             "apps/conf/app.yaml",

@@ -3,7 +3,8 @@
 //!
 //! Every file is read; every app is rendered for every device file and every
 //! label combination that the groups name. A variable that is undefined there
-//! is an error, unless some layer could define it.
+//! is an error, unless some layer could define it. Kubernetes objects are held
+//! against the schemas that the caller brings, if any.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +12,13 @@ use super::app::{App, Runtime};
 use super::assign::Assignment;
 use super::targets::{Targets, targets};
 use super::value::label_variable;
-use super::{Repo, Whose, app_path, below, error, read_app, references};
+use super::{Repo, Whose, app_path, below, error, objects, read_app, references};
 use crate::desired::Blobs;
 use crate::finding::{Finding, Severity};
+use crate::kubernetes::schema::Schemas;
+use crate::kubernetes::schema::inspect::Known;
 use crate::name::{AppName, DeviceName, GroupName};
-use crate::render::{Memo, RenderedApp, Renderer, collisions, missing_dependencies, tidy};
+use crate::render::{Memo, Renderer, collisions, missing_dependencies, tidy};
 use crate::revision::CommitId;
 use crate::tree::Tree;
 use crate::vars::names;
@@ -24,6 +27,13 @@ use crate::yaml::Place;
 /// Checks a whole repository; an empty answer is a good one. In order of path and place.
 #[must_use]
 pub fn check(tree: &dyn Tree) -> Vec<Finding> {
+    check_with(tree, None)
+}
+
+/// [`check`], and the fields of Kubernetes objects against schemas and the
+/// definitions in the repository.
+#[must_use]
+pub fn check_with(tree: &dyn Tree, schemas: Option<&Schemas>) -> Vec<Finding> {
     let (repo, mut found) = Repo::read(tree, Whose::Everyone);
     found.extend(crate::trust::check(tree));
     let mut apps = BTreeMap::new();
@@ -41,7 +51,7 @@ pub fn check(tree: &dyn Tree) -> Vec<Finding> {
         found.extend(references::dependencies(&repo.apps, &apps));
         found.extend(ambiguous_groups(repo));
         found.extend(revision_uses(tree, &apps));
-        found.extend(rendered(tree, repo, &apps));
+        found.extend(rendered(tree, repo, &apps, schemas));
     }
     tidy(&mut found);
     found
@@ -56,7 +66,7 @@ fn ambiguous_groups(repo: &Repo) -> Vec<Finding> {
 }
 
 /// Renders every app for every target, and finds what is wrong then.
-fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<Finding> {
+fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>, schemas: Option<&Schemas>) -> Vec<Finding> {
     let mut found = Vec::new();
     let Ok(commit) = "0".repeat(40).parse::<CommitId>() else { return found };
     let mut renderer = Renderer::new(tree, repo, &commit);
@@ -73,6 +83,8 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
             )
         });
     }
+    let definitions = schemas.map(|_| objects::definitions(tree, apps)).unwrap_or_default();
+    let mut inspector = schemas.map(|schemas| objects::Inspector::new(Known { schemas, definitions: &definitions }));
     let mut said: BTreeSet<Finding> = BTreeSet::new();
     let mut given: BTreeSet<&AppName> = BTreeSet::new();
     let mut dependencies: BTreeMap<(&AppName, &AppName), Dependency> = BTreeMap::new();
@@ -84,7 +96,7 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
         if exact {
             found.extend(assignment.problems());
         }
-        let (mut together, mut blobs) = (Vec::new(), Blobs::new());
+        let mut together = Vec::new();
         for name in assignment.apps.keys() {
             let Some((name, app)) = apps.get_key_value(*name) else { continue };
             for before in &app.depends_on {
@@ -93,16 +105,17 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
                 dependencies.entry((name, &before.value)).or_default().count(missing);
             }
             match renderer.app(name, app, &assignment) {
-                Ok(rendered) => {
-                    said.extend(rendered.notes);
-                    together.push(rendered.app);
-                    blobs.extend(rendered.blobs);
+                Ok(mut rendered) => {
+                    said.extend(inspector.iter_mut().flat_map(|inspector| inspector.app(&rendered)));
+                    said.extend(std::mem::take(&mut rendered.notes));
+                    rendered.blobs = Blobs::new();
+                    together.push(rendered);
                 }
                 Err(errors) => said.extend(errors),
             }
             given.insert(name);
         }
-        said.extend(collisions(&together, &blobs));
+        said.extend(collisions(&together));
     }
     found.extend(said);
     for ((_, before), dependency) in dependencies {
@@ -115,7 +128,13 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
             continue;
         }
         let nobody = Assignment::new(repo, &stand_in, &BTreeMap::new());
-        found.extend(outcome(renderer.app(name, app, &nobody)));
+        match renderer.app(name, app, &nobody) {
+            Ok(rendered) => {
+                found.extend(inspector.iter_mut().flat_map(|inspector| inspector.app(&rendered)));
+                found.extend(rendered.notes);
+            }
+            Err(errors) => found.extend(errors),
+        }
         found.push(Finding {
             severity: Severity::Warning,
             hint: Some(format!("add `{name}` to the `apps` of a group or a device")),
@@ -127,10 +146,6 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
 
 fn only(name: &AppName, app: &App) -> BTreeMap<AppName, App> {
     BTreeMap::from([(name.clone(), app.clone())])
-}
-
-fn outcome(rendered: Result<RenderedApp, Vec<Finding>>) -> Vec<Finding> {
-    rendered.map_or_else(|errors| errors, |rendered| rendered.notes)
 }
 
 /// How often a dependency comes with the app that needs it.

@@ -9,6 +9,7 @@ pub mod assign;
 pub mod check;
 mod check_file;
 pub mod files;
+mod objects;
 pub(crate) mod problems;
 pub(crate) mod references;
 pub mod rollout;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use self::app::App;
-pub use self::check::check;
+pub use self::check::{check, check_with};
 use self::files::{Device, Fleet, Group};
 use self::rollout::Rollout;
 use crate::finding::{Finding, Severity};
