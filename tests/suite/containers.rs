@@ -140,8 +140,10 @@ configs: {{greeting: {{content: "{greeting}\n"}}}}
     }
 
     fn id_of(&self, service: &str) -> String {
-        let running = self.running();
-        running.iter().find(|(name, _)| name == service).unwrap_or_else(|| panic!("{service}: {running:?}")).1.clone()
+        // A page may answer before the engine lists its container as running.
+        until(&format!("{service} to run"), Duration::from_secs(20), || {
+            self.running().into_iter().find(|(name, _)| name == service).map(|(_, id)| id)
+        })
     }
 }
 
