@@ -444,8 +444,9 @@ fn kill_minus_nine_at_any_step_of_an_apply_of_two_hundred_objects() {
             cluster.kubectl(&["-n", &stage.space, "get", "configmap", "-l", "burgee.dev/app=shop", "-o", "json"]);
         let found: Value = serde_json::from_str(&text).expect("JSON");
         let items = found["items"].as_array().expect("items");
+        let expected = round.to_string();
         assert_eq!(items.len(), 200, "round {round}: nothing is missing, nothing orphaned");
-        assert!(items.iter().all(|item| item["data"]["value"] == round.to_string()), "round {round}");
+        assert!(items.iter().all(|item| item["data"]["value"].as_str() == Some(expected.as_str())), "round {round}");
         assert_eq!(cluster.get(&stage.space, "configmap", "foreign")["metadata"]["name"], "foreign");
     }
 }

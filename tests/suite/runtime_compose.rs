@@ -666,6 +666,8 @@ async fn an_engine_that_restarts_hangs_or_is_away() {
     let want = app(project(vec![("web", sleeper(ONE))]));
     device.apply(&want).await.unwrap();
     let watched = runtime(&device.address, device.store.path(), None);
+    // What happened until the stream of events came is unknown: one look, then nothing.
+    tokio::time::timeout(Duration::from_secs(20), watched.changed()).await.expect("the stream is new");
     assert!(tokio::time::timeout(Duration::from_secs(1), watched.changed()).await.is_err(), "nothing happened");
 
     engine.stop();
