@@ -56,8 +56,11 @@ pub struct Kustomization {
 pub fn read<'f>(root: &str, files: impl IntoIterator<Item = (&'f str, &'f [u8])>) -> Kustomization {
     let files = files.into_iter().collect();
     let kustomization = Kustomization { keeps_fields: true, keeps_names: true, ..Kustomization::default() };
-    let mut reader = Reader { root, files, seen: BTreeSet::new(), kustomization };
-    reader.folder(root);
+    let mut reader = Reader { root, files, seen: BTreeSet::new(), waiting: Vec::new(), kustomization };
+    reader.wait(root);
+    while let Some(folder) = reader.waiting.pop() {
+        reader.folder(&folder);
+    }
     reader.kustomization
 }
 
@@ -65,6 +68,8 @@ struct Reader<'f> {
     root: &'f str,
     files: BTreeMap<&'f str, &'f [u8]>,
     seen: BTreeSet<String>,
+    /// Folders to look through: a chain of them may be longer than a stack.
+    waiting: Vec<String>,
     kustomization: Kustomization,
 }
 
@@ -76,10 +81,13 @@ struct File<'t> {
 }
 
 impl Reader<'_> {
-    fn folder(&mut self, folder: &str) {
-        if !self.seen.insert(folder.to_owned()) {
-            return;
+    fn wait(&mut self, folder: &str) {
+        if self.seen.insert(folder.to_owned()) {
+            self.waiting.push(folder.to_owned());
         }
+    }
+
+    fn folder(&mut self, folder: &str) {
         let Some(path) = NAMES.iter().map(|name| format!("{folder}/{name}")).find(|path| self.has(path)) else {
             return;
         };
@@ -182,7 +190,7 @@ impl Reader<'_> {
                 self.kustomization.resources.insert(path);
             }
         } else if NAMES.iter().any(|name| self.has(&format!("{path}/{name}"))) {
-            self.folder(&path);
+            self.wait(&path);
         } else {
             let hint = "expected a file, or a folder with a kustomization.yaml";
             self.refuse(file, at, false, format!("`{entry}` in `{at}` is not in the repository"), hint);
