@@ -10,6 +10,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod crash;
 pub mod daemon;
 pub mod health;
 pub mod journal;

@@ -45,7 +45,11 @@ pub fn begin(directives: &str) -> Result<(), InvalidLevel> {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, cause = info.payload_as_str().unwrap_or_default(), "panic");
+        let cause = info.payload_as_str().unwrap_or_default();
+        tracing::error!(place, cause, "panic");
+        if cfg!(panic = "abort") {
+            crate::crash::note(&place, cause);
+        }
         if std::env::var_os("RUST_BACKTRACE").is_some() {
             before(info);
         }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Why there is no TLS configuration.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,8 @@ pub enum TlsError {
     Empty { path: PathBuf },
     #[error("cannot set up TLS")]
     Setup(#[source] rustls::Error),
+    #[error("the {what} is malformed: {cause}")]
+    Pem { what: &'static str, cause: String },
 }
 
 type Cached = (Option<PathBuf>, Weak<ClientConfig>);
@@ -58,6 +60,38 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
     let config = Arc::new(config);
     configs.push((ca_file.map(Path::to_path_buf), Arc::downgrade(&config)));
     Ok(config)
+}
+
+/// A configuration of one connection's own: roots from memory (PEM; `None`:
+/// the system's), and a client certificate with its key (PEM), where one is
+/// asked for.
+///
+/// # Errors
+/// When one of them is malformed, or the key doesn't fit the certificate.
+pub fn with_identity(roots: Option<&[u8]>, identity: Option<(&[u8], &[u8])>) -> Result<ClientConfig, TlsError> {
+    let malformed = |what| move |error: rustls_pki_types::pem::Error| TlsError::Pem { what, cause: error.to_string() };
+    let roots = match roots {
+        Some(pem) => {
+            let mut store = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(malformed("certificate authority"))?;
+                store
+                    .add(certificate)
+                    .map_err(|error| TlsError::Pem { what: "certificate authority", cause: error.to_string() })?;
+            }
+            store
+        }
+        None => from_system(),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .with_root_certificates(roots);
+    let Some((chain, key)) = identity else { return Ok(builder.with_no_client_auth()) };
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(malformed("client certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(malformed("client key"))?;
+    builder.with_client_auth_cert(chain, key).map_err(TlsError::Setup)
 }
 
 fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {

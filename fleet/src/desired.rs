@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::compose::model::Project;
 use crate::digest::Digest;
@@ -60,7 +62,7 @@ pub struct DesiredApp {
 }
 
 /// What an app is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "runtime", content = "spec")]
 pub enum AppSpec {
     /// Containers on Docker or Podman.
@@ -81,6 +83,29 @@ impl AppSpec {
             Self::Files(_) => "files",
             Self::Kubernetes(_) => "kubernetes",
         }
+    }
+}
+
+/// Reads JSON text alone. The derived reader would take any order of `runtime`
+/// and `spec`, and for that has a second reader for every type of a spec:
+/// a hundred kilobytes on each device.
+impl<'de> Deserialize<'de> for AppSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Tagged {
+            runtime: String,
+            spec: Box<RawValue>,
+        }
+        let Tagged { runtime, spec } = Tagged::deserialize(deserializer)?;
+        let spec = spec.get();
+        let read = match runtime.as_str() {
+            "compose" => serde_json::from_str(spec).map(Self::Compose),
+            "files" => serde_json::from_str(spec).map(Self::Files),
+            "kubernetes" => serde_json::from_str(spec).map(Self::Kubernetes),
+            other => return Err(D::Error::unknown_variant(other, &["compose", "files", "kubernetes"])),
+        };
+        read.map_err(D::Error::custom)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod compose;
 pub mod desired;
 pub mod digest;
 pub mod finding;
+pub mod kubernetes;
 pub mod name;
 pub mod plan;
 pub mod render;

@@ -101,7 +101,7 @@ pub(crate) fn render_with(
             Err(errors) => notes.extend(errors),
         }
     }
-    notes.extend(collisions(&rendered));
+    notes.extend(collisions(&rendered, &blobs));
     refuse(&mut notes)?;
 
     let digests: Vec<_> = rendered.iter().map(|app| app.digest).collect();
@@ -178,18 +178,21 @@ fn order(apps: &BTreeMap<AppName, App>) -> Vec<AppName> {
     ordered
 }
 
-/// Two apps of one device that would deliver the same file, or be the same project.
-fn collisions(apps: &[DesiredApp]) -> Vec<Finding> {
-    let mut taken: BTreeMap<(&str, &str), &AppName> = BTreeMap::new();
+/// Two apps of one device that would deliver the same file, be the same
+/// project, or have the same object.
+pub(crate) fn collisions(apps: &[DesiredApp], blobs: &Blobs) -> Vec<Finding> {
+    let mut taken: BTreeMap<(&str, String), &AppName> = BTreeMap::new();
     let mut found = Vec::new();
     for app in apps {
-        let claims: Vec<(&str, &str)> = match &app.spec {
-            AppSpec::Compose(project) => vec![("the project", project.name.as_str())],
-            AppSpec::Files(files) => files.files.keys().map(|path| ("the file", path.as_str())).collect(),
-            AppSpec::Kubernetes(_) => Vec::new(),
+        let claims: Vec<(&str, String)> = match &app.spec {
+            AppSpec::Compose(project) => vec![("the project", project.name.clone())],
+            AppSpec::Files(files) => files.files.keys().map(|path| ("the file", path.clone())).collect(),
+            AppSpec::Kubernetes(spec) => {
+                kubernetes::objects(spec, blobs).into_iter().map(|name| ("the object", name)).collect()
+            }
         };
         for claim in claims {
-            if let Some(other) = taken.insert(claim, &app.name) {
+            if let Some(other) = taken.insert(claim.clone(), &app.name) {
                 let message =
                     format!("{} `{}` belongs to the app `{other}`, too, expected one app for it", claim.0, claim.1);
                 found.push(error(&app_path(&app.name), Place::START, message));

@@ -133,7 +133,7 @@ mod tests {
             ("apps/base/files/etc/base.conf", "tz=${TZ}\n"),
             ("apps/base/files/base.service", "[Service]\n"),
             ("apps/pos/compose.yaml", "services: {pos: {image: \"pos:1\", environment: {LOG: \"${LOG}\"}}}\n"),
-            ("apps/shelf/kubernetes/shelf.yaml", "kind: ConfigMap\n"),
+            ("apps/shelf/kubernetes/shelf.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: shelf}}\n"),
             ("apps/label-printer/app.yaml", "runtime: compose\n"),
             ("apps/label-printer/compose.yaml", "services: {printer: {image: \"printer:1\"}}\n"),
         ] {

@@ -22,6 +22,9 @@ pub const MAX_NODES: usize = 20_000;
 /// A file may have this many aliases.
 pub const MAX_ALIASES: usize = 200;
 
+/// A document of a manifest may have this many values: 10 MB of them.
+pub const MAX_MANIFEST_NODES: usize = 500_000;
+
 /// A place in a file; both count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -142,6 +145,28 @@ pub fn well_formed(path: &str, text: &str) -> Result<(), Finding> {
     serde_saphyr::from_str_multiple_with_options::<serde::de::IgnoredAny, Vec<_>>(text, options)
         .map(drop)
         .map_err(|error| explain(path, &error))
+}
+
+/// One document of a manifest, of any shape; it starts at `line` of its file.
+/// Larger than files of format 1 may be.
+///
+/// # Errors
+/// One finding, with the place in the file.
+pub fn document(path: &str, text: &str, line: u32) -> Result<serde_json::Value, Finding> {
+    let mut options = options();
+    options.budget = serde_saphyr::budget! {
+        max_depth: 64,
+        max_nodes: MAX_MANIFEST_NODES,
+        max_aliases: MAX_ALIASES,
+        max_anchors: MAX_ALIASES,
+        flow_nesting_limit: 64,
+        max_events: 4 * MAX_MANIFEST_NODES,
+    };
+    options.alias_limits.max_total_replayed_events = MAX_MANIFEST_NODES;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let found = explain(path, &error);
+        Finding { line: found.line + line.saturating_sub(1), ..found }
+    })
 }
 
 fn options() -> Options {

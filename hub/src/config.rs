@@ -248,6 +248,13 @@ impl File {
         }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let public_url = match self.public_url {
+            None if listen.ip().is_unspecified() => {
+                return Err(ConfigError::Value {
+                    key: "public_url",
+                    what: format!("missing, and {listen} is no address that a device could reach"),
+                    hint: "say how devices reach this hub: public_url = \"https://hub.example.com:8710\"",
+                });
+            }
             None => format!("{scheme}://{listen}"),
             Some(url) if url.starts_with("https://") || url.starts_with("http://") => {
                 url.trim_end_matches('/').to_owned()
@@ -260,7 +267,7 @@ impl File {
                 });
             }
         };
-        let (broker, mqtt_public_url) = self.mqtt.check(self.tls.is_some(), &public_url)?;
+        let (broker, mqtt_public_url) = self.mqtt.check(self.tls.is_some(), listen.ip(), &public_url)?;
         let report = self.devices.report_secs.unwrap_or(1800);
         let times = self.devices.silent_after.unwrap_or(3);
         if report == 0 || times == 0 {
@@ -308,7 +315,8 @@ fn default_fleet() -> Result<FleetName, ConfigError> {
 }
 
 impl MqttTable {
-    fn check(self, tls: bool, public_url: &str) -> Result<(Broker, Option<String>), ConfigError> {
+    /// `address`: where the hub itself listens.
+    fn check(self, tls: bool, address: IpAddr, public_url: &str) -> Result<(Broker, Option<String>), ConfigError> {
         if self.enabled == Some(false) {
             return Ok((Broker::Off, None));
         }
@@ -335,7 +343,8 @@ impl MqttTable {
             };
             return Ok((broker, Some(self.public_url.unwrap_or(url))));
         }
-        let listen = self.listen.unwrap_or(loopback(if tls { 8883 } else { 1883 }));
+        // Who reaches the hub over TLS reaches its broker, too; in the clear it is never opened by itself.
+        let listen = self.listen.unwrap_or(if tls { SocketAddr::new(address, 8883) } else { loopback(1883) });
         if !listen.ip().is_loopback() && !tls && !self.plain {
             return Err(ConfigError::Value {
                 key: "mqtt.listen",
@@ -401,6 +410,18 @@ mod tests {
     }
 
     #[test]
+    fn over_tls_the_broker_is_as_open_as_the_hub() {
+        let tls = "[tls]\ncert_file = '/c'\nkey_file = '/k'\n[page]\npassword_file = '/p'\n";
+        let open =
+            check(&format!("data = '/d'\nlisten = '0.0.0.0:8710'\npublic_url = 'https://hub.example.com:8710'\n{tls}"))
+                .expect("a hub for devices");
+        assert!(matches!(open.broker, Broker::Embedded { listen } if listen.to_string() == "0.0.0.0:8883"));
+        assert_eq!(open.mqtt_public_url.as_deref(), Some("mqtts://hub.example.com:8883"));
+        let closed = check(&format!("data = '/d'\n{tls}")).expect("a hub on loopback");
+        assert!(matches!(closed.broker, Broker::Embedded { listen } if listen.ip().is_loopback()));
+    }
+
+    #[test]
     fn the_example_is_a_configuration() {
         let text = include_str!("../../packaging/hub.toml");
         check(text).expect("packaging/hub.toml");
@@ -426,6 +447,10 @@ mod tests {
             ("data = '/d'\n[mqtt]\nurl = 'http://x'", "no MQTT URL"),
             ("data = '/d'\nlisten = '0.0.0.0:80'", "no [tls]"),
             ("data = '/d'\nplain = true\nlisten = '0.0.0.0:80'", "page.password_file: missing"),
+            (
+                "data = '/d'\nplain = true\nlisten = '0.0.0.0:80'\n[page]\npassword_file = '/p'",
+                "public_url: missing, and 0.0.0.0:80 is no address that a device could reach",
+            ),
             ("data = '/d'\n[mqtt]\nlisten = '0.0.0.0:1883'", "no [tls]"),
             ("data = '/d'\n[mqtt]\nlisten = '127.0.0.1:1883'\nurl = 'mqtt://b'", "together with mqtt.url"),
             ("data = '/d'\nfleet = 'A/B'", "is not a name"),

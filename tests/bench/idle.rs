@@ -1,18 +1,14 @@
 //! Size, memory, and what an idle device costs.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use harness::bins::bin;
 use harness::device::{Device, Setup};
 use harness::forge::Forge;
-use harness::hub::Hub;
-use harness::process::run;
 use harness::repo::Repo;
 
+use crate::stage::Stage;
 use crate::table::Table;
 
 /// A number out of a file of `/proc`, by its label; in the file's unit.
@@ -29,35 +25,8 @@ fn cpu(pid: u32) -> f64 {
     fields[11..15].iter().filter_map(|word| word.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Counts what passes through to `port`, in both directions.
-fn counting_proxy(port: u16) -> (u16, Arc<AtomicU64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (here, count) = (listener.local_addr().expect("an address").port(), Arc::new(AtomicU64::new(0)));
-    let counter = Arc::clone(&count);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let Ok(other) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            for (mut from, mut to) in [(stream.try_clone(), other.try_clone()), (Ok(other), Ok(stream))]
-                .map(|(a, b)| (a.expect("a"), b.expect("b")))
-            {
-                let counter = Arc::clone(&counter);
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 16 * 1024];
-                    while let Ok(read) = from.read(&mut buffer) {
-                        if read == 0 || to.write_all(&buffer[..read]).is_err() {
-                            break;
-                        }
-                        counter.fetch_add(read as u64, Ordering::Relaxed);
-                    }
-                    let _ = to.shutdown(std::net::Shutdown::Write);
-                });
-            }
-        }
-    });
-    (here, count)
-}
-
-pub(crate) fn measure(table: &mut Table) {
+/// The shipped programs.
+pub(crate) fn sizes(table: &mut Table) {
     for (name, budget) in [("burgee-agent", Some(8.0)), ("burgee-hub", None), ("burgee", None)] {
         let size = std::fs::metadata(bin(name)).expect("the shipped program").len();
         table.add(
@@ -65,9 +34,12 @@ pub(crate) fn measure(table: &mut Table) {
             size as f64 / 1e6,
             "MB",
             budget,
-            "profile dist, glibc, stripped; this machine's target",
+            "as ./dev bench builds what is shipped: the agent static against musl, the others against glibc; stripped",
         );
     }
+}
+
+pub(crate) fn measure(table: &mut Table) {
     first_fetch(table);
     idle(table);
 }
@@ -102,59 +74,45 @@ fn first_fetch(table: &mut Table) {
     );
 }
 
-/// An idle device with a hub, over MQTT.
+/// An idle device with a hub, over MQTT with TLS.
 fn idle(table: &mut Table) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let hub = Hub::start("");
-    let forge = Forge::start(folder.path());
-    let repo = Repo::trusted(folder.path());
-    repo.write("burgee.yaml", "format: 1\nfleet: retail\n");
-    repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [web]\n");
-    repo.write(
-        "apps/web/app.yaml",
-        "runtime: files\nfiles:\n  - {from: etc/, to: /etc/web/}\nhealth: {timeout: 5s, soak: 100ms}\n",
-    );
-    for file in 0..100 {
-        repo.write(&format!("apps/web/files/etc/{file}.conf"), &format!("file {file}\n").repeat(60));
-    }
-    let head = repo.commit("100 files");
-    repo.push(&forge.url(), true);
-    let (git, git_bytes) = counting_proxy(forge.port);
-    let (mqtt, mqtt_bytes) = counting_proxy(hub.mqtt_port());
-    let setup = Setup::new("store-1", &format!("http://127.0.0.1:{git}/fleet.git"), &repo.signer.line())
-        .with(&format!("[hub]\nurl = \"{}\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n", hub.url()));
-    let mut device = Device::new(folder.path(), &setup);
-    let trust = device.folder.join("allowed_signers").display().to_string();
-    let token = hub.token(&["--uses", "1"]);
-    run(&mut device.command(&["enroll", "--hub", &hub.url(), "--token", &token, "--trust", &trust]));
-    device.start();
-    device.wait_steady(&head, 60);
-    device.wait("MQTT", 30, |status| status["link"]["mqtt"] == "up");
+    let mut files = vec![
+        ("groups/all.yaml".to_owned(), "selector: {matchLabels: {role: test}}\napps: [web]\n".to_owned()),
+        (
+            "apps/web/app.yaml".to_owned(),
+            "runtime: files\nfiles:\n  - {from: etc/, to: /etc/web/}\nhealth: {timeout: 5s, soak: 100ms}\n".to_owned(),
+        ),
+    ];
+    files.extend((0..100).map(|file| (format!("apps/web/files/etc/{file}.conf"), format!("file {file}\n").repeat(60))));
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let mut stage = Stage::new(&files, "");
     // Started anew: what a first fetch left in the heap is not idle's.
-    device.stop();
-    device.start();
-    device.wait("MQTT", 30, |status| status["link"]["mqtt"] == "up" && status["phase"] == "steady");
+    stage.device.stop();
+    stage.device.start();
+    let connected = |status: &serde_json::Value| status["link"]["mqtt"] == "up" && status["phase"] == "steady";
+    stage.device.wait("MQTT", 30, connected);
     std::thread::sleep(Duration::from_secs(20));
 
-    let pid = device.pid();
+    let pid = stage.device.pid();
     let pss = proc_figure(pid, "smaps_rollup", "Pss:") / 1024.0;
     table.add(
-        "idle PSS, MQTT connected, after a restart at 100 objects",
+        "idle PSS, MQTT over TLS connected, after a restart at 100 objects",
         pss,
         "MiB",
         Some(7.5),
-        "smaps_rollup; MQTT without TLS on loopback",
+        "smaps_rollup; Mosquitto on loopback",
     );
     let anonymous = proc_figure(pid, "smaps_rollup", "Pss_Anon:") / 1024.0;
     table.add("of which anonymous", anonymous, "MiB", None, "smaps_rollup");
 
-    let before = git_bytes.load(Ordering::Relaxed);
-    device.sync();
+    let before = stage.git.load(Ordering::Relaxed);
+    stage.device.sync();
     std::thread::sleep(Duration::from_secs(3));
-    let poll = git_bytes.load(Ordering::Relaxed) - before;
+    let poll = stage.git.load(Ordering::Relaxed) - before;
     table.add("no-op poll", poll as f64, "bytes", Some(4096.0), "through a counting proxy, plain HTTP, no TLS");
 
-    let (written, busy, sent) = (proc_figure(pid, "io", "write_bytes:"), cpu(pid), mqtt_bytes.load(Ordering::Relaxed));
+    let sent = stage.mqtt.load(Ordering::Relaxed);
+    let (written, busy) = (proc_figure(pid, "io", "write_bytes:"), cpu(pid));
     let minutes = 4;
     std::thread::sleep(Duration::from_secs(60 * minutes));
     let per_minute = 1.0 / minutes as f64;
@@ -167,12 +125,12 @@ fn idle(table: &mut Table) {
         how,
     );
     table.add("idle CPU", (cpu(pid) - busy) * per_minute, "s/min", Some(0.05), how);
-    let traffic = (mqtt_bytes.load(Ordering::Relaxed) - sent) as f64 * 60.0 * per_minute / 1000.0;
+    let traffic = (stage.mqtt.load(Ordering::Relaxed) - sent) as f64 * 60.0 * per_minute / 1000.0;
     table.add(
-        "idle MQTT payload, scaled to an hour",
+        "idle MQTT traffic, scaled to an hour",
         traffic,
         "KB/h",
         Some(12.0),
-        "payload of the stream, four minutes scaled; no TLS, no TCP headers",
+        "bytes of the TLS stream both ways, four minutes scaled; TCP headers not counted",
     );
 }

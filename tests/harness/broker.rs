@@ -11,7 +11,7 @@ use crate::net::{answers, free_port};
 use crate::process::{Running, run};
 use crate::wait::until;
 
-/// A certificate authority and a certificate for `localhost` and `127.0.0.1`.
+/// A certificate authority and a certificate that it signed.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     pub ca: PathBuf,
@@ -20,14 +20,20 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Made by openssl in `folder`.
+    /// Made by openssl in `folder`, for `localhost` and `127.0.0.1`.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
+        Self::of(folder, "DNS:localhost,IP:127.0.0.1")
+    }
+
+    /// Made by openssl in `folder`, for `names` as its subjectAltName has them.
+    #[must_use]
+    pub fn of(folder: &Path, names: &str) -> Self {
         let path = |name: &str| folder.join(name);
         let openssl = |args: &str| {
             run(Command::new("openssl").current_dir(folder).args(args.split(' ')));
         };
-        let alternatives = "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
+        let alternatives = format!("subjectAltName={names}\nbasicConstraints=CA:FALSE\n");
         std::fs::write(path("server.ext"), alternatives).expect("an extension file");
         openssl(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem -days 30 -subj /CN=test-ca",
@@ -107,6 +113,15 @@ impl Broker {
         assert!(child.wait().expect("it ends").success(), "mosquitto_pub on {topic}");
     }
 
+    /// Connects once, and publishes to `topic` with QoS 1 each time that it is told to.
+    #[must_use]
+    pub fn publisher(&self, topic: &str) -> Publisher {
+        let mut command = Command::new("mosquitto_pub");
+        self.address(&mut command);
+        command.args(["-q", "1", "-l", "-t", topic]);
+        Publisher { child: command.stdin(Stdio::piped()).spawn().expect("mosquitto_pub starts") }
+    }
+
     /// Listens to `topic` from now on.
     #[must_use]
     pub fn subscribe(&self, topic: &str) -> Subscription {
@@ -136,6 +151,27 @@ impl Broker {
         if let Some(certificates) = &self.certificates {
             command.arg("--cafile").arg(&certificates.ca);
         }
+    }
+}
+
+/// A stock client that is connected and publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    child: Child,
+}
+
+impl Publisher {
+    /// Publishes one line.
+    pub fn publish(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("its input");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("it reads");
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Setup {
     /// `key = "value"` lines.
     pub labels: Vec<(String, String)>,
     pub poll_secs: u64,
+    /// More lines of `[source]`.
+    pub source: String,
     /// More TOML, whole tables.
     pub more: String,
 }
@@ -44,6 +46,7 @@ impl Setup {
             trust: trust.to_owned(),
             labels: vec![("role".to_owned(), "test".to_owned())],
             poll_secs: 3600,
+            source: String::new(),
             more: String::new(),
         }
     }
@@ -57,6 +60,14 @@ impl Setup {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// More lines of `[source]`.
+    #[must_use]
+    pub fn source(mut self, lines: &str) -> Self {
+        self.source.push_str(lines);
+        self.source.push('\n');
         self
     }
 
@@ -88,10 +99,11 @@ impl Device {
         }
         let folder = self.folder.display();
         let mut toml = format!(
-            "[device]\nname = \"{name}\"\n[device.labels]\n{labels}\n[source]\nurl = \"{url}\"\nbranch = \"main\"\npoll_secs = {poll}\ntrust = \"{folder}/allowed_signers\"\nrevoked = \"{folder}/revoked_keys\"\n[store]\npath = \"{folder}/store\"\n[control]\nsocket = \"{folder}/agent.sock\"\n",
+            "[device]\nname = \"{name}\"\n[device.labels]\n{labels}\n[source]\nurl = \"{url}\"\nbranch = \"main\"\npoll_secs = {poll}\ntrust = \"{folder}/allowed_signers\"\nrevoked = \"{folder}/revoked_keys\"\n{source}[store]\npath = \"{folder}/store\"\n[control]\nsocket = \"{folder}/agent.sock\"\n",
             name = setup.name,
             url = setup.url,
             poll = setup.poll_secs,
+            source = setup.source,
         );
         if !setup.more.contains("[runtime.files]") {
             let _ = write!(toml, "[runtime.files]\nroot = \"{folder}/root\"\nallow = [\"/etc\", \"/opt\", \"/srv\"]\n");

@@ -1,25 +1,53 @@
 //! A Git host: nginx in front of `git http-backend` by way of fcgiwrap, smart
-//! HTTP on loopback. What is pushed is there at once.
+//! HTTP on loopback, with TLS and credentials where asked. What is pushed is
+//! there at once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::net::{answers, free_port};
-use crate::process::{Running, run};
+use crate::broker::Certificates;
+use crate::net::free_port;
+use crate::process::{Running, output, run};
 use crate::wait::until;
+
+/// How a host is set up; by default plain HTTP that asks for nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    pub certificates: Option<Certificates>,
+    pub guard: Guard,
+    /// A process in whose network the host listens, instead of this one's.
+    pub network_of: Option<String>,
+}
+
+/// Who is let in.
+#[derive(Clone, Debug, Default)]
+pub enum Guard {
+    #[default]
+    Nobody,
+    /// `Authorization: Bearer`, this token.
+    Bearer(String),
+    /// `Authorization: Basic`, this user and password.
+    Basic(String, String),
+}
 
 /// A running host with one bare repository, `fleet.git`.
 #[derive(Debug)]
 pub struct Forge {
     folder: PathBuf,
     pub port: u16,
+    setup: Setup,
     servers: Vec<Running>,
 }
 
 impl Forge {
     /// Starts the host in `folder`.
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, Setup::default())
+    }
+
+    /// Starts one that is set up otherwise.
+    pub fn start_with(folder: &Path, setup: Setup) -> Self {
         let folder = folder.join("forge");
         std::fs::create_dir_all(folder.join("repos")).expect("a folder");
         let bare = folder.join("repos/fleet.git");
@@ -27,7 +55,7 @@ impl Forge {
         let set = |key: &str, value: &str| run(Command::new("git").arg("-C").arg(&bare).args(["config", key, value]));
         set("http.receivepack", "true");
         set("uploadpack.allowAnySHA1InWant", "false");
-        let mut forge = Self { folder, port: free_port(), servers: Vec::new() };
+        let mut forge = Self { folder, port: free_port(), setup, servers: Vec::new() };
         forge.up();
         forge
     }
@@ -35,7 +63,14 @@ impl Forge {
     /// The repository's address.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/fleet.git", self.port)
+        format!("{}/fleet.git", self.origin("127.0.0.1"))
+    }
+
+    /// The host by one of its names.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> String {
+        let scheme = if self.setup.certificates.is_some() { "https" } else { "http" };
+        format!("{scheme}://{name}:{}", self.port)
     }
 
     /// The bare repository's folder.
@@ -51,14 +86,29 @@ impl Forge {
         let config = self.folder.join("nginx.conf");
         std::fs::write(&config, self.config(&socket)).expect("nginx.conf");
         let log = self.folder.join("forge.log");
-        let mut fcgi = Command::new("fcgiwrap");
+        let mut fcgi = self.program("fcgiwrap");
         fcgi.arg("-c").arg("4").arg("-s").arg(format!("unix:{}", socket.display()));
-        self.servers.push(Running::start(&mut fcgi, &log));
+        self.servers.push(Running::start_group(&mut fcgi, &log));
         until("fcgiwrap's socket", Duration::from_secs(10), || socket.exists().then_some(()));
-        let mut nginx = Command::new("nginx");
+        let mut nginx = self.program("nginx");
         nginx.arg("-c").arg(&config).arg("-p").arg(&self.folder).args(["-e", "error.log", "-g", "daemon off;"]);
         self.servers.push(Running::start(&mut nginx, &log));
-        until("nginx", Duration::from_secs(10), || answers(self.port).then_some(()));
+        let ask = ["-sk", "-o", "/dev/null", &self.origin("127.0.0.1")];
+        until("nginx", Duration::from_secs(10), || {
+            output(self.program("curl").args(ask)).status.success().then_some(())
+        });
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let Some(process) = &self.setup.network_of else { return Command::new(name) };
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", process, "--", name]);
+        command
+    }
+
+    /// Has it listen in the network of another process from the next `up` on.
+    pub fn move_to(&mut self, process: &str) {
+        self.setup.network_of = Some(process.to_owned());
     }
 
     /// Ends the servers; the repository stays.
@@ -75,6 +125,19 @@ impl Forge {
 
     fn config(&self, socket: &Path) -> String {
         let folder = self.folder.display();
+        let (mut tls, mut more) = ("", String::new());
+        if let Some(Certificates { certificate, key, .. }) = &self.setup.certificates {
+            tls = " ssl";
+            more = format!("ssl_certificate {};\n    ssl_certificate_key {};", certificate.display(), key.display());
+        }
+        let guard = match &self.setup.guard {
+            Guard::Nobody => String::new(),
+            Guard::Bearer(token) => format!("if ($http_authorization != \"Bearer {token}\") {{ return 401; }}"),
+            Guard::Basic(user, password) => {
+                std::fs::write(self.folder.join("users"), format!("{user}:{{PLAIN}}{password}\n")).expect("users");
+                format!("auth_basic fleet;\n      auth_basic_user_file {folder}/users;")
+            }
+        };
         format!(
             r#"pid {folder}/nginx.pid;
 worker_processes 1;
@@ -89,8 +152,10 @@ http {{
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
+    {more}
     location / {{
+      {guard}
       fastcgi_pass unix:{socket};
       fastcgi_param SCRIPT_FILENAME /usr/lib/git-core/git-http-backend;
       fastcgi_param GIT_PROJECT_ROOT {folder}/repos;

@@ -29,8 +29,14 @@ pub fn answers(port: u16) -> bool {
 /// GET over plain HTTP on loopback; status and body, or `None` where nothing answers.
 #[must_use]
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    get_within(port, path, Duration::from_secs(5))
+}
+
+/// [`get`], given up when nothing was heard for `silence`.
+#[must_use]
+pub fn get_within(port: u16, path: &str, silence: Duration) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.set_read_timeout(Some(silence)).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);

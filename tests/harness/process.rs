@@ -1,6 +1,7 @@
 //! Processes that end with the test that started them, and one-off commands.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 pub struct Running {
     child: Child,
     name: String,
+    /// It leads a process group, which ends with it.
+    leads: bool,
 }
 
 impl Running {
@@ -19,7 +22,14 @@ impl Running {
         let err = out.try_clone().expect("the log file once more");
         let name = format!("{:?}", command.get_program());
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
-        Self { child: child.unwrap_or_else(|error| panic!("cannot start {name}: {error}")), name }
+        Self { child: child.unwrap_or_else(|error| panic!("cannot start {name}: {error}")), name, leads: false }
+    }
+
+    /// Starts one that leaves its workers behind: they end with it.
+    pub fn start_group(command: &mut Command, log: &Path) -> Self {
+        let mut running = Self::start(command.process_group(0), log);
+        running.leads = true;
+        running
     }
 
     #[must_use]
@@ -64,6 +74,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.is_alive() {
             self.stop(Duration::from_secs(10));
+        }
+        if self.leads {
+            let group = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A device with a booted systemd: a Debian root file system made by
 //! `mmdebstrap` (once, kept below `target/`) and booted by `systemd-nspawn`
-//! on an overlay that goes with the machine.
+//! on an overlay that goes with the machine, or that outlives its boots.
 //!
 //! Needs root, and mmdebstrap, systemd-container and util-linux from Debian;
 //! what is missing is an error, never a skip.
@@ -18,8 +18,19 @@ use rustix::process::{Pid, Signal, kill_process};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const SUITE: &str = "bookworm";
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates";
+/// What a root file system is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Image {
+    suite: &'static str,
+    packages: &'static str,
+}
+
+/// A systemd, and little else.
+pub const PLAIN: Image = Image { suite: "bookworm", packages: "systemd,systemd-sysv,dbus,ca-certificates" };
+/// With a Podman that has quadlets, and a busybox to make images of.
+pub const PODMAN: Image =
+    Image { suite: "trixie", packages: "systemd,systemd-sysv,dbus,ca-certificates,podman,crun,busybox-static" };
+
 const BOOT: Duration = Duration::from_secs(120);
 const HALT: Duration = Duration::from_secs(30);
 
@@ -27,7 +38,7 @@ const HALT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When a tool is missing, or Debian's archive can't be reached the first time.
-pub fn root_file_system() -> Result<PathBuf> {
+pub fn root_file_system(image: Image) -> Result<PathBuf> {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
@@ -37,7 +48,7 @@ pub fn root_file_system() -> Result<PathBuf> {
     // Suites that start together make it once.
     let lock = fs::File::create(folder.join("lock"))?;
     flock(&lock, FlockOperation::LockExclusive)?;
-    let done = folder.canonicalize()?.join(format!("{SUITE}-{}", PACKAGES.replace(',', "+")));
+    let done = folder.canonicalize()?.join(format!("{}-{}", image.suite, image.packages.replace(',', "+")));
     if done.is_dir() {
         return Ok(done);
     }
@@ -47,8 +58,8 @@ pub fn root_file_system() -> Result<PathBuf> {
     }
     let made = Command::new("mmdebstrap")
         .args(["--quiet", "--variant=minbase"])
-        .arg(format!("--include={PACKAGES}"))
-        .arg(SUITE)
+        .arg(format!("--include={}", image.packages))
+        .arg(image.suite)
         .arg(&partial)
         .stdin(Stdio::null())
         .output()
@@ -60,12 +71,58 @@ pub fn root_file_system() -> Result<PathBuf> {
     Ok(done)
 }
 
+/// A disk that outlives its machine's boots: an overlay over an image, its
+/// upper part in memory.
+#[derive(Debug)]
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new(lower: &Path) -> Result<Self> {
+        let disk = Self { folder: tempfile::tempdir()? };
+        let at = |name: &str| disk.folder.path().join(name);
+        mount(&["-t", "tmpfs", "-o", "size=1g,mode=755", "burgee-disk"], disk.folder.path())?;
+        for name in ["upper", "work", "root"] {
+            fs::create_dir(at(name))?;
+        }
+        let (lower, upper, work) = (lower.display(), at("upper"), at("work"));
+        let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
+        mount(&["-t", "overlay", "-o", &options, "burgee-disk"], &at("root"))?;
+        Ok(disk)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for mounted in [self.root(), self.folder.path().to_owned()] {
+            let _ = Command::new("umount").arg("--lazy").arg(mounted).status();
+        }
+    }
+}
+
+fn mount(what: &[&str], at: &Path) -> Result<()> {
+    let done = Command::new("mount").args(what).arg(at).output()?;
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(format!("mount {what:?}: {}", String::from_utf8_lossy(&done.stderr)).into()),
+    }
+}
+
 /// A booted machine; it halts when dropped.
 #[derive(Debug)]
 pub struct Machine {
     nspawn: Child,
     leader: String,
     cgroups: Vec<PathBuf>,
+    image: Image,
+    binds: Vec<(PathBuf, String)>,
+    /// None: what it writes goes with the boot.
+    disk: Option<Disk>,
 }
 
 impl Machine {
@@ -76,47 +133,69 @@ impl Machine {
     /// # Errors
     /// When it does not come up, with what its console said.
     pub fn boot(binds: &[(&Path, &str)]) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let root = root_file_system()?;
-        let name = format!("burgee-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let console = root.with_file_name(format!("{name}.console"));
-        let mut nspawn = vec!["systemd-nspawn".into(), "--directory".into(), root.into_os_string()];
-        for option in ["--boot", "--register=no", "--private-network", "--volatile=overlay", "--machine", &name] {
-            nspawn.push(option.into());
-        }
-        for (host, guest) in binds {
-            nspawn.push(format!("--bind-ro={}:{guest}", host.display()).into());
-        }
-        let mut cgroups = Vec::new();
-        if !Path::new("/run/systemd/system").is_dir() {
-            // Nobody here gives each machine a part of the cgroup tree of its own.
-            nspawn.push("--keep-unit".into());
-            for tree in ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-                let tree = Path::new(tree);
-                if tree.join("cgroup.procs").exists() {
-                    let own = tree.join(&name);
-                    fs::create_dir(&own)?;
-                    cgroups.push(own);
-                }
-            }
-        }
-        let mut command = Command::new("sh");
-        command.args([
-            "-ec",
-            "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\"; shift; done; shift; exec \"$@\"",
-            "sh",
-        ]);
-        command.args(&cgroups).arg("--").args(&nspawn);
-        let out = fs::File::create(&console)?;
-        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        let mut machine = Self { nspawn: command.spawn()?, leader: String::new(), cgroups };
-        let up = machine.wait_until_up();
-        let said = fs::read_to_string(&console).unwrap_or_default();
-        fs::remove_file(&console)?;
-        match up {
-            Ok(()) => Ok(machine),
-            Err(error) => Err(format!("{error}; the console said:\n{said}").into()),
-        }
+        Self::boot_image(PLAIN, binds, None)
+    }
+
+    /// The same with a disk of its own, for [`Machine::power_cycle`].
+    ///
+    /// # Errors
+    /// When it does not come up, with what its console said.
+    pub fn boot_kept(image: Image, binds: &[(&Path, &str)]) -> Result<Self> {
+        let disk = Disk::new(&root_file_system(image)?)?;
+        Self::boot_image(image, binds, Some(disk))
+    }
+
+    fn boot_image(image: Image, binds: &[(&Path, &str)], disk: Option<Disk>) -> Result<Self> {
+        let binds: Vec<(PathBuf, String)> =
+            binds.iter().map(|(host, guest)| ((*host).to_owned(), (*guest).to_owned())).collect();
+        let (nspawn, cgroups, console) = spawn(image, &binds, disk.as_ref())?;
+        let mut machine = Self { nspawn, leader: String::new(), cgroups, image, binds, disk };
+        machine.come_up(&console)?;
+        Ok(machine)
+    }
+
+    /// Cuts the power (every process of the machine is killed at once), lets
+    /// `while_off` change what it likes, and boots again with the same disk,
+    /// a new boot id and an empty `/run`.
+    ///
+    /// # Errors
+    /// When it does not come up again, with what its console said.
+    ///
+    /// # Panics
+    /// When the machine has no disk of its own.
+    pub fn power_cycle(&mut self, while_off: impl FnOnce(&Path)) -> Result<()> {
+        let disk = self.disk.as_ref().expect("a machine with a disk of its own");
+        let leader = self.leader.parse().ok().and_then(Pid::from_raw).ok_or("no process 1")?;
+        kill_process(leader, Signal::KILL)?;
+        self.nspawn.wait()?;
+        self.cgroups.iter().for_each(|own| remove_cgroup(own));
+        while_off(&disk.root());
+        let (nspawn, cgroups, console) = spawn(self.image, &self.binds, Some(disk))?;
+        (self.nspawn, self.cgroups) = (nspawn, cgroups);
+        self.leader.clear();
+        self.come_up(&console)
+    }
+
+    /// Its process 1, as this machine numbers it.
+    #[must_use]
+    pub fn leader(&self) -> &str {
+        &self.leader
+    }
+
+    /// Its `/`, as this machine sees it.
+    ///
+    /// # Panics
+    /// When the machine has no disk of its own.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.disk.as_ref().expect("a machine with a disk of its own").root()
+    }
+
+    fn come_up(&mut self, console: &Path) -> Result<()> {
+        let up = self.wait_until_up();
+        let said = fs::read_to_string(console).unwrap_or_default();
+        fs::remove_file(console)?;
+        up.map_err(|error| format!("{error}; the console said:\n{said}").into())
     }
 
     fn wait_until_up(&mut self) -> Result<()> {
@@ -152,6 +231,52 @@ impl Machine {
             .map_err(|error| format!("nsenter (apt-get install util-linux): {error}"))?;
         Ok(output)
     }
+}
+
+/// Starts systemd-nspawn: itself, its cgroups, and where its console goes.
+fn spawn(image: Image, binds: &[(PathBuf, String)], disk: Option<&Disk>) -> Result<(Child, Vec<PathBuf>, PathBuf)> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let base = root_file_system(image)?;
+    let name = format!("burgee-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let console = base.with_file_name(format!("{name}.console"));
+    let root = disk.map_or_else(|| base.clone(), Disk::root);
+    let mut nspawn = vec!["systemd-nspawn".into(), "--directory".into(), root.into_os_string()];
+    for option in ["--boot", "--register=no", "--private-network", "--machine", &name] {
+        nspawn.push(option.into());
+    }
+    if disk.is_none() {
+        nspawn.push("--volatile=overlay".into());
+    }
+    for (host, guest) in binds {
+        nspawn.push(format!("--bind-ro={}:{guest}", host.display()).into());
+    }
+    let mut cgroups = Vec::new();
+    if !Path::new("/run/systemd/system").is_dir() {
+        // Nobody here gives each machine a part of the cgroup tree of its own.
+        nspawn.push("--keep-unit".into());
+        for tree in ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+            let tree = Path::new(tree);
+            if tree.join("cgroup.procs").exists() {
+                let own = tree.join(&name);
+                fs::create_dir(&own)?;
+                cgroups.push(own);
+            }
+        }
+    }
+    let mut command = Command::new("sh");
+    command.args([
+        "-ec",
+        "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\"; shift; done; shift; exec \"$@\"",
+        "sh",
+    ]);
+    command.args(&cgroups).arg("--").args(&nspawn);
+    if image.suite != PLAIN.suite {
+        // A systemd of today does not boot on the old hierarchy.
+        command.env("UNIFIED_CGROUP_HIERARCHY", "1");
+    }
+    let out = fs::File::create(&console)?;
+    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+    Ok((command.spawn()?, cgroups, console))
 }
 
 impl Drop for Machine {

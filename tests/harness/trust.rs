@@ -353,9 +353,26 @@ impl Stage {
     /// `burgee-agent verify` on another address.
     #[must_use]
     pub fn verify_at(&self, url: &str, more: &[&str]) -> Said {
+        self.judge(Command::new(bin("burgee-agent")), url, more)
+    }
+
+    /// The same, and how much memory it held at most, in KiB.
+    #[must_use]
+    pub fn verify_measured(&self, url: &str, more: &[&str]) -> (Said, u64) {
+        let mut command = Command::new("python3");
+        let measure = "import resource, subprocess, sys\n\
+            code = subprocess.call(sys.argv[1:])\n\
+            print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)\n\
+            sys.exit(code)";
+        command.args(["-c", measure]).arg(bin("burgee-agent"));
+        let said = self.judge(command, url, more);
+        let peak = said.err.lines().last().and_then(|line| line.parse().ok());
+        (said.clone(), peak.unwrap_or_else(|| panic!("no measure: {said:?}")))
+    }
+
+    fn judge(&self, mut command: Command, url: &str, more: &[&str]) -> Said {
         let empty = self.file("agent.toml", "");
         let none = self.folder.path().join("no-revoked-keys");
-        let mut command = Command::new(bin("burgee-agent"));
         command
             .arg("--config")
             .arg(empty)

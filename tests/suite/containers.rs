@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::device::{Device, Setup};
-use harness::engine::{Engine, Kind};
+use harness::engine::{Engine, Kind, Registry};
 use harness::forge::Forge;
 use harness::net::{free_port, get};
 use harness::process::run;
@@ -268,9 +268,8 @@ fn a_taken_port_goes_back_and_says_so() {
     assert_eq!(stage.engine.containers().len(), 3);
 }
 
-#[test]
-fn offline_it_restarts_repairs_and_rolls_back_images_included() {
-    let mut stage = Stage::new(Kind::Docker);
+fn offline(kind: Kind) {
+    let mut stage = Stage::new(kind);
     let first = stage.begin();
     let second = stage.change(Shop { web: "2", ..FIRST }, "web 2");
     stage.device.wait_steady(&second, 60);
@@ -298,6 +297,16 @@ fn offline_it_restarts_repairs_and_rolls_back_images_included() {
     let status = stage.device.wait_steady(&first, 40);
     assert_eq!(stage.page("/index.html"), "web 1\n");
     assert_eq!(status["lastGood"], *first);
+}
+
+#[test]
+fn offline_it_restarts_repairs_and_rolls_back_images_included() {
+    offline(Kind::Docker);
+}
+
+#[test]
+fn offline_on_podman_it_restarts_repairs_and_rolls_back_images_included() {
+    offline(Kind::Podman);
 }
 
 #[test]
@@ -344,4 +353,51 @@ fn an_engine_that_restarts_in_the_middle_is_waited_for() {
     assert_eq!(status["blocked"], serde_json::json!([]), "an engine that is away is nobody's fault");
     assert_eq!(stage.page("/index.html"), "web 2\n");
     assert_ne!(first, second);
+}
+
+#[test]
+fn an_engine_that_hangs_is_said_and_waited_for() {
+    let mut stage = Stage::new(Kind::Docker);
+    let first = stage.begin();
+    stage.engine.pause();
+    let second = stage.change(Shop { web: "2", ..FIRST }, "web 2");
+    let status =
+        stage.device.wait("a reason", 120, |status| status["conditions"].to_string().contains("RuntimeUnreachable"));
+    assert_eq!(status["revision"], *first, "{status:#}");
+    assert!(status["conditions"].to_string().contains("hint: "), "{status:#}");
+    assert_eq!(stage.page("/index.html"), "web 1\n", "what runs is not the engine's to serve");
+    stage.engine.resume();
+    let status = stage.device.wait_steady(&second, 120);
+    assert_eq!((&status["blocked"], &status["conditions"]), (&serde_json::json!([]), &serde_json::json!([])));
+    assert_eq!(stage.page("/index.html"), "web 2\n");
+}
+
+#[test]
+fn a_registry_that_is_down_is_waited_for() {
+    let mut stage = Stage::new(Kind::Docker);
+    let first = stage.begin();
+    let mut registry = Registry::start();
+    let name = registry.name("web:9");
+    stage.engine.image(&name, &[("www/index.html", "web 9\n")]);
+    stage.engine.push(&name);
+    stage.engine.request("DELETE", &format!("/images/{name}?force=true"), None);
+    registry.stop();
+    stage.write(FIRST);
+    let file = stage.repo.path.join("apps/shop/compose.yaml");
+    let text = std::fs::read_to_string(&file).expect("the Compose file");
+    let own = "localhost/web:1\n    command: [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n    stop_signal: SIGKILL\n    pull_policy: never\n";
+    let pulled = own.replace("localhost/web:1", &name).replace("pull_policy: never", "pull_policy: missing");
+    assert!(text.contains(own), "{text}");
+    std::fs::write(&file, text.replace(own, &pulled)).expect("the Compose file");
+    let second = stage.push("from a registry");
+    stage.device.sync();
+    let status = stage.device.wait("a reason", 60, |status| status["conditions"].to_string().contains("PullFailed"));
+    let said = status["conditions"].to_string();
+    assert!(said.contains(&name) && said.contains("hint: "), "{status:#}");
+    assert_eq!((&status["revision"], &status["blocked"]), (&first.into(), &serde_json::json!([])));
+    assert_eq!(stage.page("/index.html"), "web 1\n");
+    registry.start_again();
+    let status = stage.device.wait_steady(&second, 120);
+    assert_eq!(status["conditions"], serde_json::json!([]));
+    assert_eq!(stage.page("/index.html"), "web 9\n");
 }

@@ -9,11 +9,11 @@ use harness::bins::root;
 const AGENT: [&[&str]; 4] = [
     &["phase", "retry", "window", "plan"],
     &["ports", "config"],
-    &["tls", "systemd", "clock", "notify", "log", "source", "runtime", "health", "journal", "uplink"],
+    &["tls", "systemd", "clock", "notify", "log", "crash", "source", "runtime", "health", "journal", "uplink"],
     &["daemon", "control", "metrics", "commands"],
 ];
 /// Adapters never import each other; these small rooms serve all of them.
-const SHARED: [&str; 5] = ["tls", "systemd", "clock", "notify", "log"];
+const SHARED: [&str; 6] = ["tls", "systemd", "clock", "notify", "log", "crash"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a source folder").map(|entry| entry.expect("an entry").path()) {

@@ -4,11 +4,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use harness::device::{Device, Setup};
-use harness::forge::Forge;
 use harness::hub::Hub;
 use harness::process::Running;
-use harness::repo::Repo;
+use harness::stage::Stage;
 
 const IDLE: Duration = Duration::from_secs(120);
 /// What can change a disk.
@@ -46,61 +44,37 @@ fn changes(trace: &str) -> Vec<&str> {
 
 #[test]
 fn for_two_minutes_nothing_is_written() {
-    let folder = tempfile::tempdir().expect("a folder");
     let hub = Hub::start("");
-    let forge = Forge::start(folder.path());
-    let repo = Repo::trusted(folder.path());
-    repo.write("burgee.yaml", "format: 1\nfleet: retail\n");
-    repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [web]\n");
-    repo.write(
-        "apps/web/app.yaml",
-        "runtime: files\nfiles:\n  - {from: etc/, to: /etc/web/}\nhealth: {timeout: 2s, soak: 100ms}\n",
-    );
-    repo.write("apps/web/files/etc/page.txt", "one\n");
-    let head = repo.commit("one");
-    repo.push(&forge.url(), true);
     // It polls four times in the two minutes: a poll that finds nothing new writes nothing, either.
-    let setup = Setup::new("store-1", &forge.url(), &repo.signer.line())
-        .poll(30)
-        .with(&format!("[hub]\nurl = \"{}\"\n", hub.url()));
-    let mut device = Device::new(folder.path(), &setup);
-    let trust = device.folder.join("allowed_signers").display().to_string();
-    let joined =
-        device.call(&["enroll", "--hub", &hub.url(), "--token", &hub.token(&["--uses", "1"]), "--trust", &trust]);
-    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
-    device.start();
-    device.wait_steady(&head, 60);
-    device.wait("MQTT is up", 30, |status| status["link"]["mqtt"] == "up");
+    let mut stage = Stage::joined(&hub, |setup| setup.poll(30));
+    stage.device.wait("MQTT is up", 30, |status| status["link"]["mqtt"] == "up");
     // Reports of the last transition are still being acknowledged.
     std::thread::sleep(Duration::from_secs(10));
 
-    let trace = folder.path().join("trace");
+    let trace = stage.folder.path().join("trace");
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-y", "-qq", "-e", CALLS, "-o"]).arg(&trace).arg("-p").arg(device.pid().to_string());
-    let mut tracing = Running::start(&mut strace, &folder.path().join("strace.log"));
+    strace.args(["-f", "-y", "-qq", "-e", CALLS, "-o"]).arg(&trace).arg("-p").arg(stage.device.pid().to_string());
+    let mut tracing = Running::start(&mut strace, &stage.folder.path().join("strace.log"));
     std::thread::sleep(IDLE);
     assert!(
         tracing.is_alive(),
         "strace ended: {}",
-        std::fs::read_to_string(folder.path().join("strace.log")).unwrap_or_default()
+        std::fs::read_to_string(stage.folder.path().join("strace.log")).unwrap_or_default()
     );
     tracing.stop(Duration::from_secs(10));
     let text = std::fs::read_to_string(&trace).expect("the trace");
-    assert!(device.is_alive());
+    assert!(stage.device.is_alive());
     assert!(!text.is_empty(), "the trace saw nothing at all, not even a packet");
     assert_eq!(changes(&text), Vec::<&str>::new());
 
     // The same eyes see a change: else this would prove nothing.
-    let trace = folder.path().join("trace-2");
+    let trace = stage.folder.path().join("trace-2");
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-y", "-qq", "-e", CALLS, "-o"]).arg(&trace).arg("-p").arg(device.pid().to_string());
-    let mut tracing = Running::start(&mut strace, &folder.path().join("strace.log"));
+    strace.args(["-f", "-y", "-qq", "-e", CALLS, "-o"]).arg(&trace).arg("-p").arg(stage.device.pid().to_string());
+    let mut tracing = Running::start(&mut strace, &stage.folder.path().join("strace.log"));
     std::thread::sleep(Duration::from_secs(1));
-    repo.write("apps/web/files/etc/page.txt", "two\n");
-    let second = repo.commit("two");
-    repo.push(&forge.url(), true);
-    device.sync();
-    device.wait_steady(&second, 60);
+    let second = stage.change("two", true);
+    stage.device.wait_steady(&second, 60);
     tracing.stop(Duration::from_secs(10));
     let text = std::fs::read_to_string(&trace).expect("the trace");
     assert!(!changes(&text).is_empty(), "a change was not seen:\n{text}");

@@ -5,74 +5,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use harness::device::{Device, Setup};
-use harness::forge::Forge;
-use harness::net::welcoming_port;
-use harness::repo::{Repo, Signer};
+use harness::repo::Signer;
+use harness::stage::{Stage, condition};
 use harness::wait::{never, until};
 use serde_json::Value;
-
-/// A fleet repository with one files app on a Git host, and a device of it.
-struct Stage {
-    // Ends first: a device whose host is gone only logs.
-    device: Device,
-    forge: Forge,
-    repo: Repo,
-    folder: tempfile::TempDir,
-    healthy: u16,
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self::with("")
-    }
-
-    fn with(toml: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let forge = Forge::start(folder.path());
-        let repo = Repo::trusted(folder.path());
-        let healthy = welcoming_port();
-        let setup = Setup::new("store-1", &forge.url(), &repo.signer.line()).poll(2).with(toml);
-        let device = Device::new(folder.path(), &setup);
-        let stage = Self { device, forge, repo, folder, healthy };
-        stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [web]\n");
-        stage.content("one", true);
-        stage
-    }
-
-    /// The app's one file and its check: a port that answers, or one that doesn't.
-    fn content(&self, text: &str, good: bool) {
-        let port = if good { self.healthy } else { 1 };
-        self.repo.write("apps/web/files/etc/page.txt", &format!("{text}\n"));
-        self.repo.write(
-            "apps/web/app.yaml",
-            &format!(
-                "runtime: files\nfiles:\n  - {{from: etc/, to: /etc/web/}}\nhealth:\n  timeout: 2s\n  soak: 500ms\n  checks:\n    - {{tcp: \"127.0.0.1:{port}\"}}\n"
-            ),
-        );
-    }
-
-    fn push(&self, message: &str) -> String {
-        let id = self.repo.commit(message);
-        self.repo.push(&self.forge.url(), true);
-        id
-    }
-
-    fn page(&self) -> String {
-        std::fs::read_to_string(self.device.folder.join("root/etc/web/page.txt")).unwrap_or_default()
-    }
-
-    fn change(&self, text: &str, good: bool) -> String {
-        self.content(text, good);
-        let id = self.push(text);
-        self.device.sync();
-        id
-    }
-}
-
-fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
-    status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
-}
 
 #[test]
 fn a_signed_commit_runs_and_a_newer_one_replaces_it() {
@@ -143,6 +79,34 @@ fn retry_is_the_way_to_try_a_blocked_revision_again() {
         (stage.device.log().matches("revision failed").count() >= 2).then_some(())
     });
     stage.device.wait_stalled(&good, &bad, 20);
+}
+
+#[test]
+fn a_first_revision_that_fails_is_tried_again_at_growing_intervals() {
+    let mut stage = Stage::new();
+    stage.content("first", false);
+    let first = stage.push("a bad beginning");
+    stage.device.start();
+    let tries = || {
+        let log = stage.device.log();
+        let lines = log.lines().filter(|line| line.contains("revision failed"));
+        let at = |line: &str| {
+            let value: Value = serde_json::from_str(line).expect("JSON");
+            value["timestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()).expect("a time")
+        };
+        lines.map(at).collect::<Vec<_>>()
+    };
+    let found = until("four tries", Duration::from_secs(90), || Some(tries()).filter(|tries| tries.len() >= 4));
+    let gaps: Vec<_> = found.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect();
+    assert!(gaps[2] > gaps[0] + 2.0, "they come ever more slowly: {gaps:?}");
+    let status = stage.device.status().expect("it answers");
+    assert_eq!((&status["blocked"], &status["lastGood"]), (&serde_json::json!([]), &Value::Null), "{status:#}");
+    assert_eq!(status["revision"], *first);
+    assert!(condition(&status, "Healthy").is_some_and(|it| it.to_string().contains("app web")), "{status:#}");
+
+    let fix = stage.change("fixed", true);
+    let status = stage.device.wait_steady(&fix, 30);
+    assert_eq!(status["conditions"], serde_json::json!([]), "{status:#}");
 }
 
 #[test]

@@ -144,6 +144,7 @@ impl App {
             inventory: &self.inventory,
             pins: &self.pins,
             blobs: want.map_or(none, |want| &want.blobs),
+            beside: &[],
         }
     }
 

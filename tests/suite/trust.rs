@@ -1,18 +1,11 @@
 //! Design §4 against real repositories: what stock Git signs holds, and each
 //! attack is refused for its own reason. Runs the built `burgee-agent verify`.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use harness::forge::Forge;
-use harness::net::{answers, free_port};
-use harness::process::{Running, run};
+use harness::process::run;
 use harness::repo::Signer;
 use harness::trust::{Sshsig, Stage, armor, fresh_key, key_blob, public, taken_apart, tree, with_header};
-use harness::wait::until;
 
 /// Git's own date syntax, so many days from now.
 fn days(offset: i64) -> String {
@@ -559,142 +552,6 @@ fn trees_within_format_one() {
         assert_eq!(said.code, 2, "{name}: {said:?}");
         assert!(said.err.contains(word), "{name}: {said:?}");
     }
-}
-
-#[test]
-fn limits() {
-    let stage = Stage::new();
-    let base = stage.repo.commit("base");
-    stage.repo.write("docs/large", &"x".repeat(2 * 1024 * 1024));
-    let head = stage.repo.commit("two MiB where nobody looks");
-    stage.verify(&["--after", &base]).holds(&head);
-    stage.repo.write("apps/a/files/large", &"x".repeat(2 * 1024 * 1024));
-    let head = stage.repo.commit("two MiB in an app");
-    stage.verify(&["--after", &base]).failed(2, "source.limits.blob_mib");
-    stage.verify(&["--after", &base, "--set", "source.limits.blob_mib=2"]).holds(&head);
-
-    // Two hundred MB that compress to nothing.
-    stage.repo.git(&["reset", "-q", "--hard", &base]);
-    let zeros = std::fs::File::create(stage.repo.path.join("zeros")).expect("a file");
-    zeros.set_len(200_000_000).expect("a sparse file");
-    stage.repo.commit("a bomb");
-    stage.verify(&["--after", &base]).failed(2, "source.limits.pack_mib");
-
-    // A pack that is large as such.
-    stage.repo.git(&["reset", "-q", "--hard", &base]);
-    let mut noise = vec![0; 3 * 1024 * 1024];
-    getrandom::fill(&mut noise).expect("noise");
-    std::fs::write(stage.repo.path.join("noise"), &noise).expect("a file");
-    let head = stage.repo.commit("noise");
-    stage.verify(&["--after", &base]).holds(&head);
-    stage.verify(&["--after", &base, "--set", "source.limits.pack_mib=1"]).failed(2, "source.limits.pack_mib");
-
-    // A hundred thousand files, and a deep tree.
-    let blob = stage.object("blob", b"x\n");
-    let names: Vec<String> = (0..100_000).map(|number| format!("f{number:06}")).collect();
-    let rows: Vec<(&str, &[u8], &str)> = names.iter().map(|name| ("100644", name.as_bytes(), blob.as_str())).collect();
-    let many = stage.object("tree", &tree(&rows));
-    stage.head(&base);
-    let top = stage.top_with(&[("40000", b"apps", &many)]);
-    stage.put_signed(&stage.payload(&top, &base));
-    stage.verify(&["--after", &base]).failed(2, "source.limits.files");
-    let mut deep = stage.object("tree", &tree(&[("100644", b"x", &blob)]));
-    for _ in 0..70 {
-        deep = stage.object("tree", &tree(&[("40000", b"d", &deep)]));
-    }
-    stage.head(&base);
-    let top = stage.top_with(&[("40000", b"apps", &deep)]);
-    stage.put_signed(&stage.payload(&top, &base));
-    stage.verify(&["--after", &base]).failed(2, "source.limits.depth");
-}
-
-#[test]
-fn over_smart_http() {
-    let stage = Stage::new();
-    let forge = Forge::start(stage.folder.path());
-    let one = stage.repo.commit("one");
-    stage.repo.push(&forge.url(), true);
-    stage.verify_at(&forge.url(), &[]).holds(&one);
-    stage.repo.commit_unsigned("two");
-    let three = stage.repo.commit("three");
-    stage.repo.push(&forge.url(), true);
-    stage.verify_at(&forge.url(), &["--after", &one]).holds(&three);
-    stage.repo.commit_unsigned("four");
-    stage.repo.push(&forge.url(), true);
-    stage.verify_at(&forge.url(), &[]).refused("Unsigned");
-    stage.verify_at(&forge.url().replace("fleet.git", "none.git"), &[]).failed(5, "GitUnreachable");
-}
-
-#[test]
-fn hosts_that_do_not_answer() {
-    let stage = Stage::new();
-    stage.repo.commit("one");
-    let port = free_port();
-    stage.verify_at(&format!("http://127.0.0.1:{port}/x.git"), &[]).failed(5, "GitUnreachable");
-    stage.verify_at("/no/such/repository", &[]).failed(5, "GitUnreachable");
-
-    // One that listens and says nothing.
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = silent.local_addr().expect("an address").port();
-    let begun = std::time::Instant::now();
-    stage.verify_at(&format!("http://127.0.0.1:{port}/x.git"), &["--timeout", "1"]).failed(5, "no byte for 1 s");
-    assert!(begun.elapsed() < Duration::from_secs(20));
-
-    // One that wants a token; it is sent, and nowhere but there.
-    let strict = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = strict.local_addr().expect("an address").port();
-    let asked = std::thread::spawn(move || {
-        let (mut stream, _) = strict.accept().expect("a caller");
-        let mut request = Vec::new();
-        let mut buffer = [0; 1024];
-        while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-            let count = stream.read(&mut buffer).expect("a request");
-            request.extend_from_slice(&buffer[..count]);
-        }
-        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").expect("an answer");
-        String::from_utf8_lossy(&request).to_lowercase()
-    });
-    let token = stage.file("token", "sesame\n");
-    let token = token.to_str().expect("a UTF-8 path");
-    let said = stage.verify_at(&format!("http://127.0.0.1:{port}/x.git"), &["--token-file", token]);
-    said.failed(5, "source.token_file");
-    assert!(asked.join().expect("a request").contains("authorization: bearer sesame"));
-    assert!(!said.err.contains("sesame"), "{said:?}");
-}
-
-#[test]
-fn over_ssh() {
-    let stage = Stage::new();
-    let head = stage.repo.commit("one");
-    let folder = stage.folder.path();
-    let (host, user) = (Signer::new(folder, "host"), Signer::new(folder, "user"));
-    let port = free_port();
-    let path = |name: &str| folder.join(name).display().to_string();
-    std::fs::write(path("authorized"), format!("{}\n", user.public())).expect("a file");
-    std::fs::write(path("known"), format!("[127.0.0.1]:{port} {}\n", host.public())).expect("a file");
-    std::fs::write(path("others"), format!("[127.0.0.1]:{port} {}\n", user.public())).expect("a file");
-    let config = format!(
-        "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
-         PidFile none\nAcceptEnv GIT_PROTOCOL\nPermitRootLogin yes\n",
-        host.key.display(),
-        path("authorized"),
-    );
-    std::fs::write(path("sshd_config"), config).expect("a file");
-    std::fs::create_dir_all("/run/sshd").expect("sshd's folder");
-    let sshd = Running::start(
-        Command::new("/usr/sbin/sshd").args(["-D", "-e", "-f", &path("sshd_config")]),
-        Path::new(&path("sshd.log")),
-    );
-    until("sshd", Duration::from_secs(10), || answers(port).then_some(()));
-    let me = run(Command::new("id").arg("-un"));
-    let url = format!("ssh://{}@127.0.0.1:{port}{}", me.trim(), stage.repo.path.display());
-    let key = format!("source.ssh_key_file={}", user.key.display());
-    let known = |name: &str| format!("source.known_hosts_file={}", path(name));
-    stage.verify_at(&url, &["--set", &key, "--set", &known("known")]).holds(&head);
-    stage.verify_at(&url, &["--set", &key, "--set", &known("others")]).failed(5, "source.known_hosts_file");
-    let wrong = format!("source.ssh_key_file={}", host.key.display());
-    stage.verify_at(&url, &["--set", &wrong, "--set", &known("known")]).failed(5, "source.ssh_key_file");
-    drop(sshd);
 }
 
 #[test]

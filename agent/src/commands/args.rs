@@ -74,6 +74,8 @@ pub enum Command {
     Anchor {
         accept: CommitId,
     },
+    /// For the agent itself alone ([`crate::journal::look`]).
+    LookAtDatabase(PathBuf),
     /// `--help`, of one command or of all.
     Help(Option<&'static str>),
     Version,
@@ -129,6 +131,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
                     let about = parser.value().ok().and_then(|name| name.into_string().ok());
                     let about = about.map(|name| find(&name)).transpose()?;
                     return Ok(Invocation { global, command: Command::Help(about) });
+                }
+                if word == crate::journal::look::COMMAND {
+                    let folder = parser.value().map_err(|error| usage(&error.to_string(), None))?;
+                    return Ok(Invocation { global, command: Command::LookAtDatabase(folder.into()) });
                 }
                 let name = find(&word)?;
                 command = Some(name);

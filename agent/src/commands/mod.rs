@@ -143,7 +143,7 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Doctor => return doctor::doctor(inputs(), global.output).await,
         Command::Run { once } => return run(inputs()?.settings()?, once, global.output).await,
         Command::Render(args) => render::render(&inputs()?.settings()?, args, &SystemClock).await?,
-        Command::Enroll(_) | Command::Verify(_) => {
+        Command::Enroll(_) | Command::Verify(_) | Command::LookAtDatabase(_) => {
             return Err(Failure::new(1, "this command runs before there is a runtime"));
         }
     }
@@ -183,6 +183,10 @@ pub fn alone(invocation: &Invocation) -> Option<ExitCode> {
             };
             let code = enroll::run(arguments.clone(), &settings, &SystemClock);
             Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+        }
+        Command::LookAtDatabase(folder) => {
+            crate::journal::look::look(folder);
+            Some(ExitCode::SUCCESS)
         }
         _ => None,
     }

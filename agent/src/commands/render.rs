@@ -28,7 +28,7 @@ pub(super) async fn render(settings: &Settings, args: RenderArgs, clock: &impl C
     let scratch = Scratch::make()
         .map_err(|error| Failure::new(1, format!("cannot make a temporary folder: {error}")).hint("set TMPDIR"))?;
     let failed = |error| refused(&from.url, &error);
-    let mut source = GitSource::open(&from, &scratch.0.join("git"), clock.build_date()).map_err(failed)?;
+    let source = GitSource::open(&from, &scratch.0.join("git"), clock.build_date()).map_err(failed)?;
     let revision = match source.verify(None, clock.now()).await.map_err(failed)? {
         Verified::Holds { revision, .. } => revision,
         Verified::ClockUnset { head } => {

@@ -284,7 +284,8 @@ fn guarded<P: Parts, D>(
         );
         tracing::warn!(app = %subject.app, deletions, owned = owned.len(), "too many deletions; none carried out");
         context.set("PruneLimited", true, "MaxDelete", message);
-    } else if pass.guard.is_some() {
+    } else if pass.guard.is_some() || subject.want.is_none() {
+        // Within the limit, let go, or gone whole.
         let ours = context
             .conditions
             .borrow()

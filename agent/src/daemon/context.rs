@@ -5,24 +5,27 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use fleet::desired::{AppSpec, Blobs, DesiredApp, DesiredState};
 use fleet::name::AppName;
 use fleet::revision::Revision;
-use fleet::wire::status::{AppStatus, Condition};
+use fleet::wire::status::{AppStatus, Condition, Sync};
 use jiff::Timestamp;
 
 use crate::config::settings::DeviceSettings;
+use crate::crash::Crash;
 use crate::ports::clock::Clock;
 use crate::ports::journal::{Journal, JournalError, Kept, State};
 use crate::ports::prober::Prober;
-use crate::ports::runtime::{Inventory, Pins, Runtime, RuntimeError, Task};
+use crate::ports::runtime::{Inventory, Pins, Runtime, RuntimeError, Task, Verdict};
 
 /// The adapters that one daemon is made of.
 pub(crate) trait Parts: 'static {
     type Journal: Journal;
     type Compose: Runtime;
     type Files: Runtime;
+    type Kubernetes: Runtime;
     type Prober: Prober;
     type Clock: Clock;
 }
@@ -34,6 +37,7 @@ pub(crate) struct Context<P: Parts> {
     pub(crate) journal: RefCell<P::Journal>,
     pub(crate) compose: P::Compose,
     pub(crate) files: P::Files,
+    pub(crate) kubernetes: P::Kubernetes,
     pub(crate) prober: P::Prober,
     pub(crate) clock: P::Clock,
     /// Whoever changes the device holds it.
@@ -42,6 +46,10 @@ pub(crate) struct Context<P: Parts> {
     pub(crate) observed: RefCell<BTreeMap<AppName, AppStatus>>,
     /// The running boot's id.
     pub(crate) boot: String,
+    /// The crash before this start, until the agent is at rest.
+    pub(crate) crashed: RefCell<Option<Crash>>,
+    /// Where the store is.
+    pub(crate) store: PathBuf,
     /// Spreads this device's waits among the fleet's.
     pub(crate) seed: u64,
     /// When this agent started.
@@ -123,6 +131,16 @@ impl<P: Parts> Context<P> {
         self.conditions.borrow_mut().remove(kind);
     }
 
+    /// Notes an app's health for the status.
+    pub(crate) fn saw(&self, app: &DesiredApp, verdict: &Verdict) {
+        let mut observed = self.observed.borrow_mut();
+        let status = observed.entry(app.name.clone()).or_insert_with(|| super::watch::unknown(app));
+        status.health = verdict.health;
+        if status.sync != Sync::OutOfSync {
+            status.message.clone_from(&verdict.message);
+        }
+    }
+
     /// Whether the watch has looked at what runs now.
     pub(crate) fn is_observed(&self) -> bool {
         let journal = self.journal.borrow();
@@ -178,6 +196,7 @@ impl<'a> Subject<'a> {
             inventory,
             pins: self.pins,
             blobs: self.blobs,
+            beside: &self.state.apps,
         }
     }
 }
@@ -185,7 +204,7 @@ impl<'a> Subject<'a> {
 pub(crate) static NO_PINS: Pins = Pins::new();
 
 /// Names of the runtimes that this build has.
-pub(crate) const RUNTIMES: [&str; 2] = ["compose", "files"];
+pub(crate) const RUNTIMES: [&str; 3] = ["compose", "files", "kubernetes"];
 
 /// An app of a runtime that this build does not have.
 pub(crate) fn unknown_runtime(runtime: &str) -> RuntimeError {
@@ -194,7 +213,7 @@ pub(crate) fn unknown_runtime(runtime: &str) -> RuntimeError {
         cause: "this build of the agent does not have it".to_owned(),
         hint: Some(format!(
             "this build runs {}; take the app off this device, or update the agent",
-            RUNTIMES.join(" and ")
+            RUNTIMES.join(", ")
         )),
     }
 }
@@ -209,6 +228,10 @@ macro_rules! with_runtime {
             }
             "files" => {
                 let $runtime = &$context.files;
+                $body
+            }
+            "kubernetes" => {
+                let $runtime = &$context.kubernetes;
                 $body
             }
             other => Err($crate::daemon::context::unknown_runtime(other)),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Parts};
 use super::fetch::Fetcher;
-use super::gate::{explain, gate};
+use super::gate::{clock_is_set, explain, gate};
 use super::polling::Polling;
 use super::record::{block, note};
 use super::status;
@@ -78,6 +78,8 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     pub(super) side_failures: u32,
     pub(super) side_retry_at: Option<Instant>,
     pub(super) gate_at: Option<Instant>,
+    /// A new head waited for the clock when it was last looked at.
+    clock_awaited: bool,
     pub(crate) polling: Polling,
     /// Who waits for the fetch to end.
     pub(crate) waiting: Vec<Reply>,
@@ -139,6 +141,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             side_failures: 0,
             side_retry_at: None,
             gate_at: None,
+            clock_awaited: false,
             polling,
             waiting: Vec::new(),
             anchor: None,
@@ -153,6 +156,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     /// Runs until it is told to stop or, with `once`, until nothing is left to
     /// do. Returns the last status.
     pub(crate) async fn run(mut self, mut beat: impl FnMut(&Status)) -> (Status, Outcome) {
+        self.say_crash();
         self.wake_up();
         self.remember_failure();
         loop {
@@ -206,6 +210,31 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             note(state, now, &to, "failed", &message);
         });
         self.say(Some(&to), "failed", &message);
+    }
+
+    /// Says what ended the agent before.
+    fn say_crash(&mut self) {
+        let Some(crash) = self.context.crashed.borrow().clone() else { return };
+        let times = if crash.in_a_row > 1 { format!(" ({} times in a row)", crash.in_a_row) } else { String::new() };
+        let message = format!("the agent crashed at {}: {}{times}", crash.place, crash.cause);
+        tracing::error!(
+            place = crash.place,
+            cause = crash.cause,
+            in_a_row = crash.in_a_row,
+            "the agent crashed before"
+        );
+        let hint = "it holds what runs and fetches again after a pause; please report it with its log";
+        self.context.set("Crashed", true, "Panic", format!("{message}\nhint: {hint}"));
+        self.say(None, "crashed", &message);
+    }
+
+    /// At rest, and the host answered: whatever crashed it has passed.
+    fn forget_crash(&self) {
+        let resting = matches!(self.context.state().phase, Phase::Steady { .. } | Phase::Stalled { .. });
+        if resting && self.polling.has_answered() && self.context.crashed.borrow_mut().take().is_some() {
+            crate::crash::forget(&self.context.store);
+            self.context.clear("Crashed");
+        }
     }
 
     pub(super) fn digest_of(&self, revision: &Revision) -> Option<fleet::digest::Digest> {
@@ -275,6 +304,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
 
     /// Starts what the phase asks for and publishes the status.
     fn settle(&mut self) -> Status {
+        self.watch_clock();
         if self.polling.is_due() {
             self.fetch();
         }
@@ -292,20 +322,37 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
         }
         self.begin_work();
+        self.forget_crash();
         if self.polling.is_idle() {
             for reply in self.waiting.drain(..) {
                 let _ = reply.send(Ok(control::Answer::Done("fetched".to_owned())));
             }
         }
         let status = self.status();
-        let changed = self.published.borrow().status != status;
-        if changed || Instant::now() >= self.repeat_at {
-            let counters = self.context.tally.counters(self.uplink.dropped());
+        let counters = self.context.tally.counters(self.uplink.dropped(), self.uplink.refused().values().sum());
+        let (changed, counted) = {
+            let before = self.published.borrow();
+            (before.status != status, before.counters != counters)
+        };
+        if changed || counted {
             self.published.send_replace(Arc::new(Snapshot { status: status.clone(), counters }));
+        }
+        if changed || Instant::now() >= self.repeat_at {
             self.uplink.report(ReportBody::Status(Box::new(status.clone())), false);
             self.repeat_at = Instant::now() + REPEAT;
         }
         status
+    }
+
+    /// What waited for the clock doesn't wait for the next poll, too.
+    fn watch_clock(&mut self) {
+        let waits = self.context.conditions.borrow().contains_key("ClockSet");
+        let is_set = clock_is_set(&self.context, self.context.now());
+        if self.clock_awaited && waits && is_set {
+            self.polling.now();
+        }
+        // Once for each time that the clock is set, whatever the source makes of it.
+        self.clock_awaited = waits && !is_set;
     }
 
     fn begin_work(&mut self) {
@@ -332,10 +379,14 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     }
                 }
             }
-            Phase::Applying { to, back, .. } => self.work.apply(context, to, back, false, self.send.clone()),
-            Phase::Probing { to, back, .. } => self.work.probe(context, to, back, self.send.clone()),
+            Phase::Applying { to, back, .. } => {
+                self.work.apply((context, self.fetcher.clone()), to, back, false, self.send.clone());
+            }
+            Phase::Probing { to, back, .. } => {
+                self.work.probe((context, self.fetcher.clone()), to, back, self.send.clone());
+            }
             Phase::RollingBack { failed, to, .. } => {
-                self.work.apply(context, to, Some(failed), true, self.send.clone());
+                self.work.apply((context, self.fetcher.clone()), to, Some(failed), true, self.send.clone());
             }
             Phase::Empty | Phase::Steady { .. } | Phase::Stalled { .. } => {}
         }

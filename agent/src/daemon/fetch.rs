@@ -1,7 +1,9 @@
-//! The task that owns the source: it fetches and renders, off the loop.
+//! The task that owns the source: it fetches and renders, off the loop. A tree
+//! is read also while a fetch is under way.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use fleet::finding::Finding;
@@ -51,17 +53,21 @@ fn gone() -> SourceError {
 
 impl Fetcher {
     /// Starts the task on the current thread.
-    pub(crate) fn start<S: Source + 'static>(mut source: S, facts: DeviceFacts) -> Self {
+    pub(crate) fn start<S: Source + 'static>(source: S, facts: DeviceFacts) -> Self {
         let (requests, mut inbox) = mpsc::channel(4);
+        let source = Rc::new(source);
         tokio::task::spawn_local(async move {
             while let Some(request) = inbox.recv().await {
                 match request {
                     Request::Fetch { ask, now, reply } => {
-                        let fetched = match *ask {
-                            Ask::After(after) => source.fetch(after.as_ref(), now).await,
-                            Ask::Anew { before, accept } => source.anchor(before.as_ref(), &accept, now).await,
-                        };
-                        let _ = reply.send(fetched);
+                        let source = Rc::clone(&source);
+                        tokio::task::spawn_local(async move {
+                            let fetched = match *ask {
+                                Ask::After(after) => source.fetch(after.as_ref(), now).await,
+                                Ask::Anew { before, accept } => source.anchor(before.as_ref(), &accept, now).await,
+                            };
+                            let _ = reply.send(fetched);
+                        });
                     }
                     Request::Tree { commit, reply } => {
                         let _ = reply.send(source.tree(&commit));

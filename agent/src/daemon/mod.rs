@@ -41,6 +41,7 @@ use self::watch::Watch;
 use crate::clock::SystemClock;
 use crate::config::settings::Settings;
 use crate::control::Server;
+use crate::crash::{self, Crash};
 use crate::health::Probes;
 use crate::journal::SledJournal;
 use crate::metrics::{self, Snapshot};
@@ -51,6 +52,7 @@ use crate::ports::journal::Journal as _;
 use crate::retry;
 use crate::runtime::compose::ComposeRuntime;
 use crate::runtime::files::FilesRuntime;
+use crate::runtime::kubernetes::KubernetesRuntime;
 use crate::source::GitSource;
 use crate::uplink::AnyUplink;
 
@@ -61,6 +63,7 @@ impl Parts for Real {
     type Journal = SledJournal;
     type Compose = ComposeRuntime;
     type Files = FilesRuntime;
+    type Kubernetes = KubernetesRuntime;
     type Prober = Probes;
     type Clock = SystemClock;
 }
@@ -105,7 +108,13 @@ pub async fn run(settings: Settings, once: bool) -> Result<Ended, Failed> {
 
 async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
     let store = settings.store.path.clone();
-    let mut journal = SledJournal::open(&store).map_err(|error| Failed::of("the store", &error))?;
+    let opened = match std::env::current_exe() {
+        Ok(program) => SledJournal::open_looking(&store, &program),
+        Err(_) => SledJournal::open(&store),
+    };
+    let mut journal = opened.map_err(|error| Failed::of("the store", &error))?;
+    crash::remember_in(&store);
+    let crashed = crash::last(&store);
     if let Some(notice) = journal.notice() {
         tracing::warn!(notice, "the store was mended");
     }
@@ -135,12 +144,15 @@ async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
             .map_err(|error| Failed::of("the compose runtime", &error))?,
         files: FilesRuntime::new(&settings.files, &settings.device.name, &store)
             .map_err(|error| Failed::of("the files runtime", &error))?,
+        kubernetes: KubernetesRuntime::new(&settings.kubernetes, &store),
         prober: Probes::new(&settings.health),
         clock,
         hand: tokio::sync::Mutex::new(()),
         conditions: RefCell::new(BTreeMap::new()),
         observed: RefCell::new(BTreeMap::new()),
-        boot: boot_id(),
+        boot: boot_id(crashed.as_ref()),
+        crashed: RefCell::new(crashed.clone()),
+        store: store.clone(),
         seed,
         started: clock.now(),
         tally: Tally::default(),
@@ -150,7 +162,8 @@ async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
         prune_freely: Cell::new(false),
     });
     let wake = Rc::new(Notify::new());
-    tokio::task::spawn_local(Watch::new(Rc::clone(&context), Rc::clone(&wake), send.clone()).run());
+    let fetcher = Fetcher::start(source, facts);
+    tokio::task::spawn_local(Watch::new(Rc::clone(&context), fetcher.clone(), Rc::clone(&wake), send.clone()).run());
 
     let empty = status::status(&context, status::unused());
     let (published, snapshots) = channel::channel(Arc::new(Snapshot { status: empty, counters: Vec::new() }));
@@ -161,8 +174,8 @@ async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
             }
         });
     }
-    let polling = Polling::new(settings.source.poll, settings.source.poll_connected, seed);
-    let fetcher = Fetcher::start(source, facts);
+    let wait = crashed.map(|crash| crash.in_a_row);
+    let polling = Polling::new(settings.source.poll, settings.source.poll_connected, seed, wait);
     tracing::info!(device = %settings.device.name, version = env!("CARGO_PKG_VERSION"), epoch, "agent started");
     let notifier = Notifier::from_env();
     keep_watchdog(&notifier, &send);
@@ -249,7 +262,7 @@ fn line(status: &Status) -> String {
 }
 
 fn exit_code(status: &Status, outcome: Outcome) -> u8 {
-    let sick = status.apps.iter().any(|app| app.health != Health::Healthy);
+    let sick = status.apps.iter().any(|app| !matches!(app.health, Health::Healthy | Health::Suspended));
     match (status.phase, outcome.fetch) {
         (_, Some(code)) => code,
         (PhaseName::Steady, None) if !sick && !outcome.unhealthy => 0,
@@ -259,7 +272,9 @@ fn exit_code(status: &Status, outcome: Outcome) -> u8 {
     }
 }
 
-/// Tells one boot from the next.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+/// Tells one boot from the next. A revision that crashes the agent is like one
+/// that takes the device down: each start after a crash counts as a boot.
+fn boot_id(crashed: Option<&Crash>) -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    crashed.map_or(id.clone(), |crash| format!("{id}+{}", crash.in_a_row))
 }

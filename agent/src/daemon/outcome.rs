@@ -43,7 +43,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         match done {
             Done::Prepared(prepared) => self.prepared(prepared),
             Done::Applied => {
-                self.failures = 0;
+                // With nothing to go back to, the tries are counted until one is healthy.
+                if !matches!(self.context.state().phase, Phase::Applying { back: None, .. }) {
+                    self.failures = 0;
+                }
                 self.applied();
             }
             Done::Interrupted => {}
@@ -63,8 +66,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 };
                 self.failed(&failure, Event::Unhealthy(failure.policy));
             }
-            Done::Lost(what) => {
-                self.context.set("Restorable", false, "StateLost", format!("{what} is not in the journal"));
+            Done::Lost => {
+                self.failures += 1;
                 self.later();
             }
         }
@@ -189,7 +192,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 self.say(Some(&to), "rolled-back", &format!("{message} from {failed} to {to}"));
             }
             Phase::Applying { to, .. } => {
-                self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", ""));
+                let moved = self.advance(Event::Applied, None, |state| note(state, now, &to, "applied", ""));
+                if !moved {
+                    return;
+                }
+                // What it waited for came.
+                self.context.clear("Applied");
             }
             _ => {}
         }

@@ -27,12 +27,15 @@ pub(crate) struct Polling {
 }
 
 impl Polling {
-    pub(crate) fn new(poll: Duration, poll_connected: Duration, seed: u64) -> Self {
+    /// `crashes` in a row before this start: what a host sends may be why, so
+    /// that it is not asked at once.
+    pub(crate) fn new(poll: Duration, poll_connected: Duration, seed: u64, crashes: Option<u32>) -> Self {
+        let wait = crashes.map_or(Duration::ZERO, |crashes| BACKOFF.delay(crashes, seed));
         Self {
             poll,
             poll_connected,
             seed,
-            next: Instant::now(),
+            next: Instant::now() + wait,
             under_way: false,
             again: None,
             last_hinted: None,

@@ -10,7 +10,7 @@ use fleet::render::Rendered;
 use fleet::revision::Revision;
 
 use super::apply::Failure;
-use super::context::{Context, Parts, Subject, runtime_of, with_runtime};
+use super::context::{Context, Parts, Subject, chain, runtime_of, with_runtime};
 use super::fetch::Fetcher;
 use crate::ports::journal::Kept;
 use crate::ports::runtime::{Pins, Runtime};
@@ -115,6 +115,42 @@ pub(crate) async fn again<P: Parts>(context: &Context<P>, kept: &Kept, blobs: &B
         anew.pins.insert(app.name.clone(), resolved.map_err(|error| Failure::of(Some(app), &error))?);
     }
     Ok(anew)
+}
+
+/// A kept state. One that both copies of the journal lost is rendered anew
+/// from its commit, which was verified when it was accepted, and kept again.
+pub(crate) async fn kept_or_anew<P: Parts>(
+    context: &Context<P>,
+    fetcher: &Fetcher,
+    revision: &Revision,
+) -> Option<(Kept, Blobs)> {
+    if let Some(found) = context.kept(revision) {
+        return Some(found);
+    }
+    match anew(context, fetcher, revision).await {
+        Ok(found) => {
+            tracing::warn!(%revision, "a kept state was lost; it was rendered anew");
+            context.clear("Restorable");
+            Some(found)
+        }
+        Err(cause) => {
+            tracing::error!(%revision, cause, "a kept state is lost and can't be rendered anew");
+            let message = format!(
+                "the desired state of {revision} is lost: {cause}\nhint: look at the disk; it is tried again, and a newer commit brings a new state"
+            );
+            context.set("Restorable", false, "StateLost", message);
+            None
+        }
+    }
+}
+
+async fn anew<P: Parts>(context: &Context<P>, fetcher: &Fetcher, revision: &Revision) -> Result<(Kept, Blobs), String> {
+    let rendered = fetcher.render(&revision.id).await.map_err(|error| chain(&error))?;
+    let Rendered { state: desired, blobs, .. } = rendered.map_err(|findings| unrendered(&findings).message)?;
+    let mut kept = Kept { revision: revision.clone(), desired, pins: BTreeMap::new() };
+    download(context, &mut kept, &blobs, None).await.map_err(|failure| failure.message)?;
+    context.commit(Some((&kept, &blobs)), |_| {}).map_err(|error| chain(&error))?;
+    Ok((kept, blobs))
 }
 
 fn unrendered(findings: &[Finding]) -> Failure {

@@ -58,8 +58,11 @@ pub(crate) async fn until_healthy<P: Parts>(
     loop {
         let looked = Instant::now();
         let verdict = look(context, subject).await;
+        // Said while it is waited for: why it takes so long.
+        context.saw(app, &verdict);
         match verdict.health {
-            Health::Healthy => {
+            // Suspended is as the revision has it: paused by its own word.
+            Health::Healthy | Health::Suspended => {
                 let since = *healthy_since.get_or_insert(looked);
                 if looked.duration_since(since) >= soak {
                     return Ok(());

@@ -21,7 +21,8 @@ pub(crate) fn add(counter: &Cell<u64>) {
 }
 
 impl Tally {
-    pub(crate) fn counters(&self, dropped: u64) -> Vec<Counter> {
+    /// With what the uplink counts: reports given up, messages refused.
+    pub(crate) fn counters(&self, dropped: u64, refused: u64) -> Vec<Counter> {
         let one = |name, help, value: u64| Counter { name, help, value };
         vec![
             one("fetches", "Fetches of the fleet repository.", self.fetches.get()),
@@ -30,6 +31,7 @@ impl Tally {
             one("rollbacks", "Rollbacks that were carried out.", self.rollbacks.get()),
             one("drift_repairs", "Repairs of drift.", self.repairs.get()),
             one("commands_refused", "Commands that were refused as replays.", self.commands_refused.get()),
+            one("messages_refused", "Messages in the hub's name that were not its own, or not for now.", refused),
             one("reports_dropped", "Reports given up because the spool was full.", dropped),
         ]
     }

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use super::apply::{Converged, Pass, converge, line};
 use super::context::{Context, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::core::Input;
+use super::fetch::Fetcher;
+use super::prepare::kept_or_anew;
 use super::probe::look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
@@ -39,11 +41,15 @@ const FIGHT_BACKOFF: Backoff = Backoff { base: Duration::from_secs(30), cap: Dur
 struct Repairs {
     in_a_row: u32,
     last: Option<Instant>,
+    /// What the last one did: where a runtime knows who did it, who.
+    steps: String,
 }
 
 /// The watching task.
 pub(crate) struct Watch<P: Parts> {
     context: Rc<Context<P>>,
+    /// Renders anew what the journal lost.
+    fetcher: Fetcher,
     /// The phase may have changed: look anew.
     wake: Rc<Notify>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -54,9 +60,14 @@ pub(crate) struct Watch<P: Parts> {
 }
 
 impl<P: Parts> Watch<P> {
-    pub(crate) fn new(context: Rc<Context<P>>, wake: Rc<Notify>, inputs: mpsc::UnboundedSender<Input>) -> Self {
+    pub(crate) fn new(
+        context: Rc<Context<P>>,
+        fetcher: Fetcher,
+        wake: Rc<Notify>,
+        inputs: mpsc::UnboundedSender<Input>,
+    ) -> Self {
         let next_compare = Instant::now();
-        Self { context, wake, inputs, repairs: BTreeMap::new(), next_compare, compared: None }
+        Self { context, fetcher, wake, inputs, repairs: BTreeMap::new(), next_compare, compared: None }
     }
 
     /// Runs until the agent ends.
@@ -66,15 +77,8 @@ impl<P: Parts> Watch<P> {
             if let Some(at) = state.phase.at().cloned() {
                 let asked = self.context.compare_now.take();
                 let due = asked || Instant::now() >= self.next_compare || self.compared.as_ref() != Some(&at);
-                if let Some((kept, blobs)) = self.context.kept(&at) {
+                if let Some((kept, blobs)) = kept_or_anew(&self.context, &self.fetcher, &at).await {
                     self.pass(&kept, &blobs, due).await;
-                } else {
-                    self.context.set(
-                        "Restorable",
-                        false,
-                        "StateLost",
-                        format!("the desired state of {at} is not in the journal; it comes back with the next fetch"),
-                    );
                 }
             } else {
                 self.context.observed.borrow_mut().values_mut().for_each(|app| app.sync = Sync::Updating);
@@ -87,6 +91,7 @@ impl<P: Parts> Watch<P> {
                 tokio::select! {
                     () = self.context.compose.changed() => {}
                     () = self.context.files.changed() => {}
+                    () = self.context.kubernetes.changed() => {}
                 }
             };
             let pause = if steady { LOOK } else { LOOK / 4 };
@@ -114,6 +119,7 @@ impl<P: Parts> Watch<P> {
             for app in &kept.desired.apps {
                 self.compare(kept, blobs, app, &state, free).await;
             }
+            self.say_fights(kept);
             if steady && !state.suspended.as_ref().is_some_and(|pause| pause.all) {
                 self.clean_up(kept, blobs, &state).await;
             }
@@ -123,12 +129,7 @@ impl<P: Parts> Watch<P> {
         }
         for app in &kept.desired.apps {
             let verdict = look(&self.context, Subject::of(kept, blobs, app)).await;
-            let mut observed = self.context.observed.borrow_mut();
-            let status = observed.entry(app.name.clone()).or_insert_with(|| unknown(app));
-            status.health = verdict.health;
-            if status.sync != Sync::OutOfSync {
-                status.message = verdict.message;
-            }
+            self.context.saw(app, &verdict);
         }
         self.context.observed.borrow_mut().retain(|name, _| kept.desired.apps.iter().any(|app| app.name == *name));
         *self.context.observed_of.borrow_mut() = Some(kept.revision.clone());
@@ -172,7 +173,7 @@ impl<P: Parts> Watch<P> {
                 let cleanup = self.compared.as_ref() != Some(subject.revision)
                     && steps.iter().all(|step| step.starts_with("delete"));
                 if !cleanup {
-                    self.count(&app.name);
+                    self.count(&app.name, &steps);
                     let message = format!("app {}: {}", app.name, steps.join("; "));
                     tracing::info!(app = %app.name, steps = steps.join("; "), "drift repaired");
                     let event = Event {
@@ -189,42 +190,59 @@ impl<P: Parts> Watch<P> {
         }
     }
 
-    fn count(&mut self, app: &AppName) {
+    fn count(&mut self, app: &AppName, steps: &[String]) {
         let repairs = self.repairs.entry(app.clone()).or_default();
         let soon = repairs.last.is_some_and(|last| last.elapsed() < FIGHT_WINDOW);
         repairs.in_a_row = if soon { repairs.in_a_row + 1 } else { 1 };
         repairs.last = Some(Instant::now());
+        repairs.steps = steps.join("; ");
     }
 
     /// Whether repairs of this app are held back because someone undoes them.
     fn is_fighting(&self, app: &AppName) -> bool {
-        let Some(Repairs { in_a_row, last: Some(last) }) = self.repairs.get(app) else { return false };
-        if *in_a_row < FIGHT {
-            return false;
-        }
-        let fighting = last.elapsed() < FIGHT_BACKOFF.delay(in_a_row + 1 - FIGHT, self.context.seed);
-        if fighting {
-            let message = format!(
-                "app {app} was repaired {in_a_row} times in a row; someone keeps changing it, so repairs are held back\nhint: find who does, or set drift.mode to report"
-            );
-            self.context.set("DriftFighting", true, "RepeatedRepair", message);
-        } else {
+        let Some(Repairs { in_a_row, last: Some(last), .. }) = self.repairs.get(app) else { return false };
+        *in_a_row >= FIGHT && last.elapsed() < FIGHT_BACKOFF.delay(in_a_row + 1 - FIGHT, self.context.seed)
+    }
+
+    /// Says which apps are fought over. One that left, or that is not repaired
+    /// any more, is not.
+    fn say_fights(&mut self, kept: &Kept) {
+        let repaired = |name: &AppName| {
+            kept.desired.apps.iter().any(|app| app.name == *name && app.drift.mode == DriftMode::Correct)
+        };
+        self.repairs.retain(|name, _| repaired(name));
+        let fights: Vec<_> = self.repairs.iter().filter(|(name, _)| self.is_fighting(name)).collect();
+        let [(app, repairs), ..] = fights.as_slice() else {
             self.context.clear("DriftFighting");
-        }
-        fighting
+            return;
+        };
+        let others = match fights.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} other apps)"),
+        };
+        let message = format!(
+            "app {app}{others} was repaired {} times in a row; someone keeps changing it, so repairs are held back ({})\nhint: find who does, or set drift.mode to report",
+            repairs.in_a_row, repairs.steps
+        );
+        self.context.set("DriftFighting", true, "RepeatedRepair", message);
     }
 
     /// What left the desired state and had to stay until the device was
-    /// steady: apps that are gone but for their volumes, images, files.
+    /// steady: apps that are gone, or moved to another runtime, but for their
+    /// volumes; images; files.
     async fn clean_up(&self, kept: &Kept, blobs: &Blobs, state: &State) {
-        let gone: Vec<_> = state
+        // What is owned in a runtime that the app is not of (any more).
+        let is_left = |name: &AppName, runtime: &str| {
+            !kept.desired.apps.iter().any(|app| app.name == *name && runtime_of(app) == runtime)
+        };
+        let left: Vec<(AppName, &str)> = state
             .inventory
             .keys()
-            .filter(|name| !kept.desired.apps.iter().any(|app| app.name == **name))
-            .cloned()
+            .flat_map(|name| RUNTIMES.map(|runtime| (name.clone(), runtime)))
+            .filter(|(name, runtime)| is_left(name, runtime) && !self.context.inventory(name, runtime).is_empty())
             .collect();
         let before = state.before.as_ref().and_then(|revision| self.context.kept(revision));
-        for name in gone {
+        for (name, runtime) in left {
             let had = before.as_ref().and_then(|(old, _)| old.desired.apps.iter().find(|app| app.name == name));
             let subject = Subject {
                 state: &kept.desired,
@@ -235,14 +253,9 @@ impl<P: Parts> Watch<P> {
                 want: None,
                 had,
             };
-            for runtime in RUNTIMES {
-                if self.context.inventory(&name, runtime).is_empty() {
-                    continue;
-                }
-                let pass = Pass { guard: None, cleanup: true };
-                if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
-                    tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
-                }
+            let pass = Pass { guard: None, cleanup: true };
+            if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
+                tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
             }
         }
         let _images = self.context.images.lock().await;
@@ -252,7 +265,12 @@ impl<P: Parts> Watch<P> {
         }
         let mut keep = vec![kept];
         keep.extend(before.as_ref().map(|(old, _)| old));
-        for result in [self.context.compose.sweep(&keep).await, self.context.files.sweep(&keep).await] {
+        let swept = [
+            self.context.compose.sweep(&keep).await,
+            self.context.files.sweep(&keep).await,
+            self.context.kubernetes.sweep(&keep).await,
+        ];
+        for result in swept {
             if let Err(error) = result {
                 tracing::debug!(error = chain(&error), "cannot sweep");
             }
@@ -278,7 +296,7 @@ pub(crate) async fn plan_lines<P: Parts>(
     plan.map_err(|error| chain(&error))
 }
 
-fn unknown(app: &DesiredApp) -> AppStatus {
+pub(super) fn unknown(app: &DesiredApp) -> AppStatus {
     AppStatus {
         name: app.name.clone(),
         runtime: runtime_of(app).to_owned(),

@@ -13,7 +13,7 @@ use super::apply::{Direction, Failure, Outcome, apply};
 use super::context::{Context, Parts};
 use super::core::Input;
 use super::fetch::Fetcher;
-use super::prepare::{self, Prepared, prepare};
+use super::prepare::{self, Prepared, kept_or_anew, prepare};
 use super::probe::{Unhealthy, probe};
 
 /// How a work ended.
@@ -26,8 +26,8 @@ pub(crate) enum Done {
     Unhealthy(Unhealthy),
     /// It was asked to stop.
     Interrupted,
-    /// A kept state that it needs is lost.
-    Lost(String),
+    /// A kept state that it needs is lost, and can't be had anew yet.
+    Lost,
 }
 
 /// See the module.
@@ -121,7 +121,7 @@ impl Work {
 
     pub(crate) fn apply<P: Parts>(
         &mut self,
-        context: Rc<Context<P>>,
+        (context, fetcher): (Rc<Context<P>>, Fetcher),
         to: Revision,
         from: Option<Revision>,
         back: bool,
@@ -130,7 +130,7 @@ impl Work {
         self.start(false, inputs, |stop| {
             Box::pin(async move {
                 let direction = if back { Direction::Back } else { Direction::Forward };
-                let Some((kept, blobs)) = context.kept(&to) else { return Done::Lost(format!("revision {to}")) };
+                let Some((kept, blobs)) = kept_or_anew(&context, &fetcher, &to).await else { return Done::Lost };
                 let from = from.and_then(|from| context.kept(&from)).map(|(kept, _)| kept);
                 match apply(&context, (&kept, &blobs), from.as_ref(), direction, &stop).await {
                     Ok(Outcome::Done) => Done::Applied,
@@ -152,14 +152,14 @@ impl Work {
 
     pub(crate) fn probe<P: Parts>(
         &mut self,
-        context: Rc<Context<P>>,
+        (context, fetcher): (Rc<Context<P>>, Fetcher),
         to: Revision,
         back: Option<Revision>,
         inputs: UnboundedSender<Input>,
     ) {
         self.start(true, inputs, |stop| {
             Box::pin(async move {
-                let Some((kept, blobs)) = context.kept(&to) else { return Done::Lost(format!("revision {to}")) };
+                let Some((kept, blobs)) = kept_or_anew(&context, &fetcher, &to).await else { return Done::Lost };
                 let back = back.and_then(|back| context.kept(&back)).map(|(kept, _)| kept);
                 let judged = probe(&context, (&kept, &blobs), back.as_ref(), &stop).await;
                 match judged {

@@ -13,6 +13,7 @@ mod copy;
 mod database;
 mod disk;
 mod guard;
+pub mod look;
 pub mod memory;
 mod record;
 
@@ -65,6 +66,19 @@ impl SledJournal {
     /// When another agent holds the store, a newer agent wrote it, it is
     /// damaged in both copies, or there is nothing readable to start from.
     pub fn open(store: &Path) -> Result<Self, JournalError> {
+        Self::open_after(store, |_| Ok(()))
+    }
+
+    /// As [`SledJournal::open`], after `program` (the agent's own) has looked
+    /// at the database and survived it.
+    ///
+    /// # Errors
+    /// As [`SledJournal::open`].
+    pub fn open_looking(store: &Path, program: &Path) -> Result<Self, JournalError> {
+        Self::open_after(store, |folder| look::survives(program, folder))
+    }
+
+    fn open_after(store: &Path, look: impl FnOnce(&Path) -> Result<(), String>) -> Result<Self, JournalError> {
         disk::make_folder(store)?;
         let lock = disk::lock(store)?;
         let Found { copy, roots, broken } = Copy::open(&store.join("copy"))?;
@@ -84,7 +98,8 @@ impl SledJournal {
         let existed = journal.folder().join("db").exists();
         let mut damage = None;
         let mut database_root = None;
-        match Database::open(&journal.folder()) {
+        let looked = if existed { look(&journal.folder()) } else { Ok(()) };
+        match looked.map_err(Fault::Damaged).and_then(|()| Database::open(&journal.folder())) {
             Ok(Opened { database, root, damage: found }) => {
                 damage = found;
                 database_root = root;

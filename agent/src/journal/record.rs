@@ -73,7 +73,8 @@ pub(super) fn read_kept(bytes: &[u8]) -> Option<(Kept, BTreeSet<Digest>)> {
 /// The state's fields as JSON, each an object of its own in the database, so
 /// that a commit writes only those that changed.
 pub(super) fn fields(state: &State) -> Result<BTreeMap<String, Vec<u8>>, serde_json::Error> {
-    let Value::Object(map) = serde_json::to_value(state)? else {
+    // By way of the text: the code that reads and writes it is there already.
+    let Value::Object(map) = serde_json::from_slice(&serde_json::to_vec(state)?)? else {
         return Ok(BTreeMap::new());
     };
     map.into_iter().map(|(name, value)| Ok((name, serde_json::to_vec(&value)?))).collect()
@@ -85,7 +86,7 @@ pub(super) fn from_fields(fields: &BTreeMap<String, Vec<u8>>) -> Result<State, s
         .iter()
         .map(|(name, bytes)| Ok((name.clone(), serde_json::from_slice(bytes)?)))
         .collect::<Result<_, serde_json::Error>>()?;
-    serde_json::from_value(Value::Object(map))
+    serde_json::from_slice(&serde_json::to_vec(&map)?)
 }
 
 /// Puts version and checksum before a payload: `[version][sha256][payload]`.

@@ -68,6 +68,9 @@ pub struct Task<'a> {
     pub inventory: &'a Inventory,
     pub pins: &'a Pins,
     pub blobs: &'a Blobs,
+    /// All apps of the revision, this one included: what another one wants is
+    /// handed over to it, not deleted.
+    pub beside: &'a [DesiredApp],
 }
 
 /// What a step does to its object.

@@ -25,12 +25,15 @@ pub enum Fetched {
 }
 
 /// A fleet repository, fetched and judged.
-pub trait Source: Send {
+///
+/// Trees are read while a fetch is under way: a host that answers slowly must
+/// not keep an accepted revision from being rendered.
+pub trait Source: Send + Sync {
     /// Fetches the branch and judges its head after `after` (`None`: a first
     /// start). Bounded in time and size; a cancelled fetch leaves nothing that
     /// hinders the next.
     fn fetch(
-        &mut self,
+        &self,
         after: Option<&Accepted>,
         now: Timestamp,
     ) -> impl Future<Output = Result<Fetched, SourceError>> + Send;
@@ -39,7 +42,7 @@ pub trait Source: Send {
     /// history was rewritten: the head must be at or above `accept`, which
     /// becomes the floor. What `before` remembers of revoked keys stays.
     fn anchor(
-        &mut self,
+        &self,
         before: Option<&Accepted>,
         accept: &CommitId,
         now: Timestamp,

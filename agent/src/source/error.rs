@@ -12,6 +12,8 @@ use super::meter::{Failure, chain};
 use super::packs::ObjectError;
 use super::tree::BadTree;
 
+const LIMIT_HINT: &str = "raise the limit in agent.toml, or make the repository smaller";
+
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// A cause that is one sentence.
@@ -72,6 +74,9 @@ pub(super) fn bad_tree(commit: &CommitId, bad: BadTree) -> SourceError {
     let commit_text = commit.to_string();
     match bad {
         BadTree::Content(cause) => SourceError::Malformed { commit: commit_text, cause, hint: None },
+        BadTree::Limit(cause) => {
+            SourceError::Malformed { commit: commit_text, cause, hint: Some(LIMIT_HINT.to_owned()) }
+        }
         BadTree::Object(error @ (ObjectError::Kind { .. } | ObjectError::TooLarge { .. })) => {
             SourceError::Malformed { commit: commit_text, cause: error.to_string(), hint: None }
         }
@@ -101,7 +106,7 @@ pub(super) fn conversation(
     let malformed = |cause: String| SourceError::Malformed {
         commit: "at the branch's head".to_owned(),
         cause,
-        hint: Some("raise the limit in agent.toml, or make the repository smaller".to_owned()),
+        hint: Some(LIMIT_HINT.to_owned()),
     };
     match failure {
         Some(Failure::TooLarge) => {
@@ -135,7 +140,10 @@ pub(super) fn conversation(
                 source: Cause("it is not installed").into(),
             };
         }
-        Some(Failure::Other(cause)) if complaint.is_empty() => return unreachable(cause, None),
+        Some(Failure::Other(cause)) if complaint.is_empty() => {
+            let hint = certificate_hint(&cause);
+            return unreachable(cause, hint);
+        }
         Some(Failure::Other(_)) | None => {}
     }
     if let Some(disk) = error.downcast_any_ref::<io::Error>().and_then(disk_hint) {
@@ -172,6 +180,21 @@ pub(super) fn conversation(
         return unreachable(complaint.to_owned(), hint);
     }
     unreachable(text, None)
+}
+
+/// What to do about a certificate that TLS refused, by rustls' words.
+fn certificate_hint(cause: &str) -> Option<&'static str> {
+    let (_, what) = cause.split_once("invalid peer certificate: ")?;
+    // An authority of a known name with another key makes a bad signature.
+    Some(if what.starts_with("UnknownIssuer") || what.starts_with("BadSignature") {
+        "an authority that the device does not know signed it: see source.ca_file"
+    } else if what.starts_with("certificate not valid for name") {
+        "set source.url to a name that the certificate holds"
+    } else if what.starts_with("certificate expired") || what.starts_with("certificate not valid yet") {
+        "renew the host's certificate; is the device's clock right?"
+    } else {
+        "the host's certificate is not one to trust"
+    })
 }
 
 /// Every message in the graph of an error, since gix's causes branch.

@@ -152,7 +152,7 @@ impl GitSource {
     ///
     /// # Errors
     /// As [`Source::fetch`].
-    pub async fn verify(&mut self, after: Option<&CommitId>, now: Timestamp) -> Result<Verified, SourceError> {
+    pub async fn verify(&self, after: Option<&CommitId>, now: Timestamp) -> Result<Verified, SourceError> {
         match self.perform(After::Verify(after.cloned()), now).await? {
             Found::Verified(verified) => Ok(verified),
             Found::Port(Fetched::ClockUnset { head }) => Ok(Verified::ClockUnset { head }),
@@ -185,7 +185,7 @@ impl GitSource {
 }
 
 impl Source for GitSource {
-    async fn fetch(&mut self, after: Option<&Accepted>, now: Timestamp) -> Result<Fetched, SourceError> {
+    async fn fetch(&self, after: Option<&Accepted>, now: Timestamp) -> Result<Fetched, SourceError> {
         let after = after.map_or(After::Nothing, |accepted| After::Mark(Box::new(judging::mark(accepted))));
         match self.perform(after, now).await? {
             Found::Port(fetched) => Ok(fetched),
@@ -194,7 +194,7 @@ impl Source for GitSource {
     }
 
     async fn anchor(
-        &mut self,
+        &self,
         before: Option<&Accepted>,
         accept: &CommitId,
         now: Timestamp,

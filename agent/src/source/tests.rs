@@ -153,7 +153,7 @@ fn new(fetched: Result<Fetched, SourceError>) -> Accepted {
 async fn fetches_what_is_new_and_writes_nothing_else() {
     let fleet = Fleet::new();
     let one = fleet.commit("one");
-    let mut source = fleet.open();
+    let source = fleet.open();
     let accepted = new(source.fetch(None, now()).await);
     assert_eq!((&accepted.revision.id, accepted.signer.as_str()), (&one, "ops@example.com"));
     assert_eq!(accepted.subject, "one");
@@ -173,7 +173,7 @@ async fn fetches_what_is_new_and_writes_nothing_else() {
     // Another process, as after a restart; and the journal's word of the mark.
     let kept: Accepted = serde_json::from_str(&serde_json::to_string(&accepted).unwrap()).unwrap();
     assert_eq!(kept, accepted);
-    let mut source = fleet.open();
+    let source = fleet.open();
     let accepted = new(source.fetch(Some(&kept), now()).await);
     assert_eq!(accepted.revision.id, two);
     assert!(source.tree(&two).unwrap().entries().contains_key("apps/a/app.yaml"));
@@ -187,7 +187,7 @@ async fn fetches_what_is_new_and_writes_nothing_else() {
 async fn many_packs_are_made_one() {
     let fleet = Fleet::new();
     fleet.commit("zero");
-    let mut source = fleet.open();
+    let source = fleet.open();
     let mut accepted = new(source.fetch(None, now()).await);
     for number in 0..20 {
         fleet.write("apps/a/app.yaml", &format!("# {number}\n"));
@@ -234,7 +234,7 @@ async fn leftovers_and_damage_are_mended() {
             std::fs::write(entry.path(), bytes).unwrap();
         }
     }
-    let mut source = fleet.open();
+    let source = fleet.open();
     let next = fleet.commit("after the damage");
     assert_eq!(new(source.fetch(Some(&accepted), now()).await).revision.id, next);
     assert!(source.tree(&next).is_ok());
@@ -245,12 +245,12 @@ async fn leftovers_and_damage_are_mended() {
             std::fs::write(entry.path(), "no index").unwrap();
         }
     }
-    let mut source = fleet.open();
+    let source = fleet.open();
     assert_eq!(new(source.fetch(None, now()).await).revision.id, next);
     // All of it gone, with the journal's word left.
     std::fs::remove_dir_all(fleet.clone_folder()).unwrap();
     fleet.commit("one more");
-    let mut source = fleet.open();
+    let source = fleet.open();
     new(source.fetch(Some(&accepted), now()).await);
 }
 
@@ -259,7 +259,7 @@ async fn a_rewound_host_is_refused_until_it_is_mended() {
     let fleet = Fleet::new();
     let one = fleet.commit("one");
     let two = fleet.commit("two");
-    let mut source = fleet.open();
+    let source = fleet.open();
     let accepted = new(source.fetch(None, now()).await);
     assert_eq!(accepted.revision.id, two);
     fleet.git(&["reset", "-q", "--hard", one.as_str()]);
@@ -286,7 +286,7 @@ async fn a_rewound_host_is_refused_until_it_is_mended() {
 async fn clocks_and_roots() {
     let fleet = Fleet::new();
     let one = fleet.commit("one");
-    let mut source = fleet.open();
+    let source = fleet.open();
     let accepted = new(source.fetch(None, now()).await);
     // The clock of a device without a battery: nothing is refused, nothing accepted.
     let two = fleet.commit("two");
@@ -330,7 +330,7 @@ async fn a_fetch_that_is_given_up_ends() {
     let fleet = Fleet::new();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/repo", silent.local_addr().unwrap());
-    let mut source = fleet.open_at(&url);
+    let source = fleet.open_at(&url);
     let given_up = tokio::time::timeout(Duration::from_millis(200), source.fetch(None, now())).await;
     assert!(given_up.is_err());
     let shared = Arc::clone(&source.shared);
@@ -412,7 +412,7 @@ async fn over_http_a_poll_is_small() {
         fleet.git(&["branch", &format!("other-branch-{branch}")]);
     }
     let (url, counted) = serve(fleet.folder.path(), true);
-    let mut source = fleet.open_at(&url);
+    let source = fleet.open_at(&url);
     let accepted = new(source.fetch(None, now()).await);
     let before = (fleet.written(), counted.load(Ordering::SeqCst));
     assert!(matches!(source.fetch(Some(&accepted), now()).await, Ok(Fetched::Same)));
@@ -429,7 +429,7 @@ async fn an_old_host_without_protocol_2_will_do() {
     let fleet = Fleet::new();
     fleet.commit("one");
     let (url, _) = serve(fleet.folder.path(), false);
-    let mut source = fleet.open_at(&url);
+    let source = fleet.open_at(&url);
     let accepted = new(source.fetch(None, now()).await);
     let two = fleet.commit("two");
     assert_eq!(new(source.fetch(Some(&accepted), now()).await).revision.id, two);

@@ -22,9 +22,12 @@ const MAX_NODE: u64 = 16 * 1024 * 1024;
 /// Why a commit's tree can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadTree {
-    /// The content breaks rule 7 or a limit.
+    /// The content breaks rule 7.
     #[error("{0}")]
     Content(String),
+    /// It is more than a limit allows.
+    #[error("{0}")]
+    Limit(String),
     /// An object that the tree names is not here.
     #[error("object {0} is missing")]
     Missing(ObjectId),
@@ -38,6 +41,8 @@ pub(super) struct GitTree {
     limit: u64,
     entries: BTreeMap<String, Entry>,
     blobs: BTreeMap<String, ObjectId>,
+    /// How many were met: a tree of few objects can have no end of them.
+    folders: u64,
 }
 
 impl Tree for GitTree {
@@ -62,7 +67,8 @@ impl Tree for GitTree {
 /// Walks the whole of format 1 in `commit` and holds it to rule 7.
 pub(super) fn open(packs: &Arc<Packs>, commit: &ObjectId, limits: &Limits) -> Result<GitTree, BadTree> {
     let limit = limits.blob_mib.saturating_mul(1024 * 1024);
-    let mut tree = GitTree { packs: Arc::clone(packs), limit, entries: BTreeMap::new(), blobs: BTreeMap::new() };
+    let (entries, blobs) = (BTreeMap::new(), BTreeMap::new());
+    let mut tree = GitTree { packs: Arc::clone(packs), limit, entries, blobs, folders: 0 };
     let root = tree_of(packs, commit)?;
     let mut names = BTreeSet::new();
     let mut folders = Vec::new();
@@ -108,18 +114,25 @@ impl GitTree {
         let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
         if depth > limits.depth {
             let limit = limits.depth;
-            return Err(BadTree::Content(format!(
+            return Err(BadTree::Limit(format!(
                 "{path} lies deeper than {limit} folders, the limit (source.limits.depth)"
             )));
         }
         let EntryKind::File { executable } = node.kind else {
+            self.folders += 1;
+            if self.folders > limits.files {
+                let limit = limits.files;
+                return Err(BadTree::Limit(format!(
+                    "it has more than {limit} folders, the limit (source.limits.files)"
+                )));
+            }
             folders.push((path, node.id, depth));
             return Ok(());
         };
         let count = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
         if count >= limits.files {
             let limit = limits.files;
-            return Err(BadTree::Content(format!("it has more than {limit} files, the limit (source.limits.files)")));
+            return Err(BadTree::Limit(format!("it has more than {limit} files, the limit (source.limits.files)")));
         }
         let (kind, size) = self.packs.header(&node.id)?.ok_or(BadTree::Missing(node.id))?;
         if kind != Kind::Blob {
@@ -127,7 +140,7 @@ impl GitTree {
         }
         if size > self.limit {
             let limit = self.limit;
-            return Err(BadTree::Content(format!(
+            return Err(BadTree::Limit(format!(
                 "{path} is {size} bytes, the limit is {limit} (source.limits.blob_mib)"
             )));
         }
@@ -156,7 +169,7 @@ pub(super) fn trust_folder(packs: &Packs, commit: &ObjectId, limits: &Limits) ->
         if let (Some(path), EntryKind::File { .. }) = (known, node.kind) {
             let bytes = match packs.read(&node.id, Kind::Blob, limit) {
                 Err(ObjectError::TooLarge { size, limit, .. }) => {
-                    return Err(BadTree::Content(format!(
+                    return Err(BadTree::Limit(format!(
                         "{path} is {size} bytes, the limit is {limit} (source.limits.blob_mib)"
                     )));
                 }

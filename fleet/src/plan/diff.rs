@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Kind;
 use crate::desired::{AppSpec, DesiredApp, DesiredState};
+use crate::digest::Digest;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -126,11 +127,14 @@ fn walk(path: &str, before: &Value, after: &Value, changes: &mut Vec<Change>) {
             }
         }
         (Value::Array(old), Value::Array(new)) if old.iter().chain(new).any(Value::is_object) => {
-            for gone in old.iter().filter(|value| !new.contains(value)) {
-                changes.push(change(path, show(gone), None));
+            let (gone, come) = (missing(old, new), missing(new, old));
+            for before in &gone {
+                // A mount that only changed is one line, not one that goes and one that comes.
+                let after = come.iter().find(|after| same_place(before, after)).and_then(|after| show(after));
+                changes.push(change(path, show(before), after));
             }
-            for come in new.iter().filter(|value| !old.contains(value)) {
-                changes.push(change(path, None, show(come)));
+            for after in come.iter().filter(|after| !gone.iter().any(|before| same_place(before, after))) {
+                changes.push(change(path, None, show(after)));
             }
         }
         _ => match (show(before), show(after)) {
@@ -138,6 +142,17 @@ fn walk(path: &str, before: &Value, after: &Value, changes: &mut Vec<Change>) {
             (old, new) => changes.push(change(path, old, new)),
         },
     }
+}
+
+/// The values of one list that the other lacks.
+fn missing<'v>(of: &'v [Value], from: &[Value]) -> Vec<&'v Value> {
+    of.iter().filter(|value| !from.contains(value)).collect()
+}
+
+/// Whether two elements of a list are for the same place in the container.
+fn same_place(one: &Value, other: &Value) -> bool {
+    let place = |value: &Value| value.get("target").filter(|target| target.is_string()).cloned();
+    place(one).is_some_and(|target| place(other) == Some(target))
 }
 
 /// Times and file modes as people write them.
@@ -172,6 +187,21 @@ fn show(value: &Value) -> Option<String> {
     }
 }
 
+/// The digest, in short, of the files that come with a mount.
+fn contents(inner: &Value) -> Option<String> {
+    let digest = |file: &Value| file.get("content").and_then(Value::as_str).map(str::to_owned);
+    if let Some(file) = inner.get("file") {
+        return digest(file)?.get(..12).map(str::to_owned);
+    }
+    let files = inner.get("files")?.as_object()?;
+    let mut digests = files.values().filter_map(digest);
+    match files.len() {
+        0 => None,
+        1 => digests.next()?.get(..12).map(str::to_owned),
+        _ => Some(Digest::of(serde_json::to_string(files).ok()?.as_bytes()).short()),
+    }
+}
+
 /// What names an object best: a service's image, a port, a mount, a file's content.
 fn summary(map: &Map<String, Value>) -> Option<String> {
     let text = |key: &str| map.get(key).and_then(Value::as_str);
@@ -194,8 +224,7 @@ fn summary(map: &Map<String, Value>) -> Option<String> {
         };
         let from = ["path", "key", "name"].iter().find_map(|key| inner.get(key)?.as_str()).unwrap_or(kind);
         let read_only = map.get("read_only").and_then(Value::as_bool).unwrap_or(false);
-        let content = inner.pointer("/file/content").and_then(Value::as_str).and_then(|digest| digest.get(..12));
-        let content = content.map_or(String::new(), |digest| format!(" ({digest})"));
+        let content = contents(inner).map_or(String::new(), |digest| format!(" ({digest})"));
         return Some(format!("{from}:{target}{}{content}", if read_only { ":ro" } else { "" }));
     }
     if map.contains_key("external") {

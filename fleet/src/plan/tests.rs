@@ -68,6 +68,28 @@ fn what_changes_is_said_by_device() {
 }
 
 #[test]
+fn a_mounted_file_that_changes_is_one_line() {
+    let tree = |page: &'static str, more: &'static [(&'static str, &'static str)]| {
+        let mut files = vec![
+            ("burgee.yaml", "format: 1\nfleet: retail\n"),
+            ("groups/all.yaml", "selector: {matchLabels: {region: eu}}\napps: [web]\n"),
+            ("apps/web/app.yaml", "runtime: compose\n"),
+            ("apps/web/compose.yaml", "services: {web: {image: \"web:1\", volumes: [\"./www:/www\"]}}\n"),
+            ("apps/web/www/index.html", page),
+        ];
+        files.extend(more);
+        files
+    };
+    let plan = |after: Vec<(&str, &str)>| between(&tree("one", &[]), &after).unwrap().to_string();
+    let digest = |text: &str| crate::digest::Digest::of(text.as_bytes()).short();
+    let (one, two) = (digest("one"), digest("two"));
+    let line = format!("~ services.web.mounts: apps/web/www:/www ({one}) → apps/web/www:/www ({two})\n");
+    assert!(plan(tree("two", &[])).contains(&line), "{}", plan(tree("two", &[])));
+    let more = plan(tree("one", &[("apps/web/www/more.html", "more")]));
+    assert!(more.contains(&format!("({one}) → apps/web/www:/www (")), "{more}");
+}
+
+#[test]
 fn the_ends_of_the_range() {
     let first = between(&[], TREE).unwrap();
     assert_eq!(first.notes, ["aaaaaaaaaaaa has no burgee.yaml: everything counts as added"]);

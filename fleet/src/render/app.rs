@@ -66,8 +66,8 @@ impl<'a> Renderer<'a> {
                 (AppSpec::Files(spec), blobs, Vec::new())
             }
             Runtime::Kubernetes(app) => {
-                let (spec, blobs) = kubernetes::render(self.tree, name, app, &scope)?;
-                (AppSpec::Kubernetes(spec), blobs, Vec::new())
+                let (spec, blobs, notes) = kubernetes::render(self.tree, name, app, &scope)?;
+                (AppSpec::Kubernetes(spec), blobs, notes)
             }
         };
         let mut depends_on: Vec<_> = app.depends_on.iter().map(|dependency| dependency.value.clone()).collect();

@@ -2,11 +2,14 @@
 //! the app asks for it. What the objects are is for the runtime.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::app::substituted;
 use crate::desired::{Blobs, KubernetesSpec};
 use crate::digest::Digest;
 use crate::finding::Finding;
+use crate::kubernetes::object::is_cluster_wide;
+use crate::kubernetes::{Manifest, ObjectId, kustomization, manifest};
 use crate::name::AppName;
 use crate::repo::app::KubernetesApp;
 use crate::repo::{app_path, below, error, unreadable};
@@ -22,7 +25,7 @@ pub(super) fn render(
     name: &AppName,
     app: &KubernetesApp,
     scope: &Scope,
-) -> Result<(KubernetesSpec, Blobs), Vec<Finding>> {
+) -> Result<(KubernetesSpec, Blobs, Vec<Finding>), Vec<Finding>> {
     let root = format!("apps/{name}/kubernetes");
     let kustomize = KUSTOMIZATIONS.iter().any(|file| tree.entries().contains_key(&format!("{root}/{file}")));
     let mut files = BTreeMap::new();
@@ -50,6 +53,22 @@ pub(super) fn render(
     if !found.is_empty() {
         return Err(found);
     }
+    let contents: Vec<(String, Arc<[u8]>)> = files
+        .iter()
+        .filter_map(|(path, digest)| Some((format!("{root}/{path}"), Arc::clone(blobs.get(digest)?))))
+        .collect();
+    let contents = || contents.iter().map(|(path, bytes)| (path.as_str(), &bytes[..]));
+    let notes = if kustomize {
+        found.extend(kustomization::check(contents()));
+        Vec::new()
+    } else {
+        let manifests = manifest::read(contents())?;
+        found.extend(twice(&manifests.objects, app.namespace.as_deref()));
+        manifests.notes
+    };
+    if !found.is_empty() {
+        return Err(found);
+    }
     let spec = KubernetesSpec {
         namespace: app.namespace.clone(),
         create_namespace: app.create_namespace,
@@ -58,7 +77,40 @@ pub(super) fn render(
         kustomize,
         files,
     };
-    Ok((spec, blobs))
+    Ok((spec, blobs, notes))
+}
+
+/// The objects of an app that can be known without a server or `kubectl`, by
+/// what names them; none for a kustomization.
+pub(super) fn objects(spec: &KubernetesSpec, blobs: &Blobs) -> Vec<String> {
+    if spec.kustomize {
+        return Vec::new();
+    }
+    let files = spec.files.iter().filter_map(|(path, digest)| Some((path.as_str(), &blobs.get(digest)?[..])));
+    let manifests = manifest::read(files).map(|read| read.objects).unwrap_or_default();
+    manifests.iter().map(|it| name_of(it, spec.namespace.as_deref())).collect()
+}
+
+fn name_of(manifest: &Manifest, namespace: Option<&str>) -> String {
+    let namespace = manifest.namespace.as_deref().or(namespace).filter(|_| !is_cluster_wide(&manifest.kind));
+    let id =
+        ObjectId { kind: manifest.kind.clone(), namespace: namespace.map(str::to_owned), name: manifest.name.clone() };
+    id.to_string()
+}
+
+/// Objects that an app has twice.
+fn twice(manifests: &[Manifest], namespace: Option<&str>) -> Vec<Finding> {
+    let mut seen: BTreeMap<String, &Manifest> = BTreeMap::new();
+    let mut found = Vec::new();
+    for manifest in manifests {
+        let name = name_of(manifest, namespace);
+        if let Some(first) = seen.insert(name.clone(), manifest) {
+            let place = Place { line: manifest.line, column: 1 };
+            let message = format!("{name} is in {}:{}, too, expected each object once", first.path, first.line);
+            found.push(error(&manifest.path, place, message));
+        }
+    }
+    found
 }
 
 /// Whether a file holds objects, by its name.

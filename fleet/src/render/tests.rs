@@ -28,7 +28,10 @@ const TREE: &[(&str, &str)] = &[
         "apps/top/app.yaml",
         "runtime: kubernetes\ndependsOn: [conf]\nnamespace: shelf\ncreateNamespace: true\nsubstitute: true\nreplace: [Job]\ndrift: {mode: report, ignore: [/spec/replicas]}\n",
     ),
-    ("apps/top/kubernetes/a.yaml", "kind: ${A}\n---\nkind: b\n"),
+    (
+        "apps/top/kubernetes/a.yaml",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {x: ${A}}}\n---\n{apiVersion: v1, kind: Secret, metadata: {name: b}}\n",
+    ),
     ("apps/top/kubernetes/README", "not a manifest"),
     ("apps/a-top/app.yaml", "runtime: files\ndependsOn: [conf, top]\nfiles: [{from: x, to: /x}]\n"),
     ("apps/a-top/files/x", "x"),
@@ -109,7 +112,8 @@ fn a_device_gets_its_groups_apps_variables_and_windows() {
 
     let spec = kubernetes(&rendered, "top");
     assert_eq!(spec.files.keys().collect::<Vec<_>>(), ["a.yaml"]);
-    assert_eq!(&*rendered.blobs[&spec.files["a.yaml"]], b"kind: fleet\n---\nkind: b\n");
+    let text = String::from_utf8_lossy(&rendered.blobs[&spec.files["a.yaml"]]).into_owned();
+    assert!(text.contains("data: {x: fleet}"), "{text}");
     assert_eq!((spec.namespace.as_deref(), spec.create_namespace, spec.kustomize), (Some("shelf"), true, false));
 }
 
@@ -165,6 +169,17 @@ fn what_concerns_the_device_is_refused() {
             "apps/conf/app.yaml:1:1: the file `/etc/raw/x` belongs to the app `a-top`, too",
         ),
         ("apps/top/kubernetes/a.yaml", "a: [\n", "apps/top/kubernetes/a.yaml:"),
+        ("apps/top/kubernetes/a.yaml", "kind: Pod\n", "apps/top/kubernetes/a.yaml:1:1: `apiVersion` is missing"),
+        (
+            "apps/top/kubernetes/again.yaml",
+            "\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shelf}}\n",
+            "apps/top/kubernetes/again.yaml:2:1: ConfigMap/shelf/a is in apps/top/kubernetes/a.yaml:1, too",
+        ),
+        (
+            "apps/top/kubernetes/kustomization.yaml",
+            "resources: [\"https://example.com/x.yaml\"]\n",
+            "apps/top/kubernetes/kustomization.yaml:1:14: `https://example.com/x.yaml` in `resources`",
+        ),
         (
             "apps/conf/app.yaml",
             "runtime: files\ndependsOn: [top]\nfiles: [{from: all, to: /x}]\n",
@@ -180,6 +195,18 @@ fn what_concerns_the_device_is_refused() {
         let errors = on(&[(path, text)], "store-1", &[("site-type", "store")]).map(drop).unwrap_err();
         assert!(errors.iter().any(|one| one.to_string().starts_with(want)), "{path} {text:?}: {errors:#?}");
     }
+}
+
+#[test]
+fn one_object_belongs_to_one_app() {
+    let second = [
+        ("apps/second/app.yaml", "runtime: kubernetes\n"),
+        ("apps/second/kubernetes/x.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shelf}}\n"),
+        ("groups/second.yaml", "selector: {matchLabels: {site-type: store}}\napps: [second]\n"),
+    ];
+    let errors = on(&second, "store-1", &[("site-type", "store")]).map(drop).unwrap_err();
+    let want = "the object `ConfigMap/shelf/a` belongs to the app `second`, too, expected one app for it";
+    assert!(errors.iter().any(|one| one.to_string().contains(want)), "{errors:#?}");
 }
 
 #[test]

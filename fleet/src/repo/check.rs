@@ -12,9 +12,10 @@ use super::assign::Assignment;
 use super::targets::{Targets, targets};
 use super::value::label_variable;
 use super::{Repo, Whose, app_path, below, error, read_app, references};
+use crate::desired::Blobs;
 use crate::finding::{Finding, Severity};
 use crate::name::{AppName, DeviceName, GroupName};
-use crate::render::{Memo, RenderedApp, Renderer, missing_dependencies, tidy};
+use crate::render::{Memo, RenderedApp, Renderer, collisions, missing_dependencies, tidy};
 use crate::revision::CommitId;
 use crate::tree::Tree;
 use crate::vars::names;
@@ -83,6 +84,7 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
         if exact {
             found.extend(assignment.problems());
         }
+        let (mut together, mut blobs) = (Vec::new(), Blobs::new());
         for name in assignment.apps.keys() {
             let Some((name, app)) = apps.get_key_value(*name) else { continue };
             for before in &app.depends_on {
@@ -90,9 +92,17 @@ fn rendered(tree: &dyn Tree, repo: &Repo, apps: &BTreeMap<AppName, App>) -> Vec<
                 let missing = (!both).then(|| missing_dependencies(&assignment, &only(name, app)));
                 dependencies.entry((name, &before.value)).or_default().count(missing);
             }
-            said.extend(outcome(renderer.app(name, app, &assignment)));
+            match renderer.app(name, app, &assignment) {
+                Ok(rendered) => {
+                    said.extend(rendered.notes);
+                    together.push(rendered.app);
+                    blobs.extend(rendered.blobs);
+                }
+                Err(errors) => said.extend(errors),
+            }
             given.insert(name);
         }
+        said.extend(collisions(&together, &blobs));
     }
     found.extend(said);
     for ((_, before), dependency) in dependencies {

@@ -76,6 +76,7 @@ impl Device {
             inventory: &self.inventory,
             pins: &self.pins,
             blobs: &self.blobs,
+            beside: &[],
         }
     }
 

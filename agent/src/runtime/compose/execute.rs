@@ -16,13 +16,13 @@ use tokio::time::Instant;
 
 use super::action::Action;
 use super::diff;
-use super::engine::{Failure, Link, READ, WRITE};
+use super::engine::{Failure, Link, WRITE};
 use super::health::OwnChecks;
 use super::identity;
 use super::labels::{self, Owner};
 use super::materialise;
 use super::observe::{self};
-use super::read::inspect;
+use super::read::{self, inspect};
 use super::spec::{self, Surroundings};
 use crate::ports::runtime::{Hinted, Object, RuntimeError, Task};
 
@@ -166,13 +166,12 @@ impl Hands<'_> {
     async fn create_volume(&self, object: &Object, key: &str, volume: &Volume) -> Result<(), RuntimeError> {
         let digest = identity::volume(volume)?;
         // Creating a volume that exists succeeds: whose it is has to be asked before.
-        match self.link.ask(READ, self.link.docker.inspect_volume(&volume.name)).await {
-            Ok(found) if self.owner.owns(&found.labels) => return Ok(()),
-            Ok(found) => {
-                return Err(RuntimeError::Foreign { object: object.clone(), owner: labels::maker(&found.labels) });
+        if let Some(found) = read::volume(self.link, &volume.name).await? {
+            let labels = found.labels.unwrap_or_default();
+            if self.owner.owns(&labels) {
+                return Ok(());
             }
-            Err(failure) if failure.is_missing() => {}
-            Err(failure) => return Err(failure.reading(&object.to_string())),
+            return Err(RuntimeError::Foreign { object: object.clone(), owner: labels::maker(&labels) });
         }
         let mut labels: HashMap<String, String> =
             volume.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -185,8 +184,7 @@ impl Hands<'_> {
             labels: Some(labels),
             ..VolumeCreateRequest::default()
         };
-        let made = self.link.ask(WRITE, self.link.docker.create_volume(request)).await;
-        made.map(|_| ()).map_err(|failure| failure.step("create", object))
+        read::make_volume(self.link, &request).await.map_err(|failure| failure.step("create", object))
     }
 
     async fn remove_network(&self, object: &Object, id: &str) -> Result<(), RuntimeError> {

@@ -190,9 +190,7 @@ async fn settled(link: &Link, look: &Look, clock: &mut Option<Timestamp>) -> Res
     let now = match *clock {
         Some(now) => now,
         None => {
-            let info =
-                link.ask(READ, link.docker.info()).await.map_err(|failure| failure.reading("the engine's clock"))?;
-            let Some(now) = info.system_time.and_then(|time| time.parse().ok()) else { return Ok(true) };
+            let Ok(now) = read::clock(link).await?.parse() else { return Ok(true) };
             *clock = Some(now);
             now
         }

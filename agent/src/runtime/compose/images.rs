@@ -11,8 +11,8 @@ use fleet::compose::model::{Project, PullPolicy};
 use futures_util::StreamExt;
 
 use super::credentials;
-use super::engine::{Link, READ, WRITE, one_line};
-use super::identity;
+use super::engine::{Link, WRITE, one_line};
+use super::{identity, read};
 use crate::ports::runtime::{Hinted, Object, Pins, RuntimeError};
 
 /// A pull from which nothing was heard for so long is given up.
@@ -60,16 +60,10 @@ impl Record {
 
 /// What the Engine has under a reference or id: (id, `os/architecture`).
 async fn local(link: &Link, reference: &str) -> Result<Option<(String, String)>, RuntimeError> {
-    match link.ask(READ, link.docker.inspect_image(reference)).await {
-        Ok(image) => {
-            let id = image.id.unwrap_or_default();
-            let id = if id.starts_with("sha256:") { id } else { format!("sha256:{id}") };
-            let platform = format!("{}/{}", image.os.unwrap_or_default(), image.architecture.unwrap_or_default());
-            Ok(Some((id, platform)))
-        }
-        Err(failure) if failure.is_missing() => Ok(None),
-        Err(failure) => Err(failure.reading(&format!("image {reference}"))),
-    }
+    Ok(read::image(link, reference).await?.map(|image| {
+        let id = if image.id.starts_with("sha256:") { image.id } else { format!("sha256:{}", image.id) };
+        (id, format!("{}/{}", image.os, image.architecture))
+    }))
 }
 
 /// The id of what is there under a reference, without asking any registry.

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bollard::query_parameters::{ListNetworksOptions, ListVolumesOptions};
-
-use super::engine::{Link, READ};
+use super::engine::Link;
 use super::labels::{self, Owner};
 use super::read::{self, Summary};
 use crate::ports::runtime::RuntimeError;
@@ -69,7 +67,9 @@ pub(super) struct Observed {
 /// When any part of the listing fails.
 pub(super) async fn observe(link: &Link, owner: Owner<'_>) -> Result<Observed, RuntimeError> {
     let mut observed = Observed::default();
-    for summary in read::containers(link).await? {
+    let (containers, networks, volumes) =
+        futures_util::try_join!(read::containers(link), read::networks(link), read::volumes(link))?;
+    for summary in containers {
         let labels = summary.labels.clone().unwrap_or_default();
         if owner.owns(&labels) {
             if let Some(seen) = seen(link, summary, &labels).await? {
@@ -82,24 +82,22 @@ pub(super) async fn observe(link: &Link, owner: Owner<'_>) -> Result<Observed, R
         }
     }
     observed.containers.sort_by(|a, b| a.name.cmp(&b.name));
-    let networks = link.ask(READ, link.docker.list_networks(None::<ListNetworksOptions>)).await;
-    for network in networks.map_err(|failure| failure.reading("networks"))? {
-        let (Some(name), Some(id)) = (network.name, network.id) else { continue };
+    for network in networks {
         let labels = network.labels.unwrap_or_default();
         if owner.owns(&labels) {
             let digest = labels.get(labels::DIGEST).cloned().unwrap_or_default();
-            observed.networks.insert(name, SeenObject { id, digest });
+            observed.networks.insert(network.name, SeenObject { id: network.id, digest });
         } else {
-            observed.foreign_networks.insert(name, labels::maker(&labels));
+            observed.foreign_networks.insert(network.name, labels::maker(&labels));
         }
     }
-    let volumes = link.ask(READ, link.docker.list_volumes(None::<ListVolumesOptions>)).await;
-    for volume in volumes.map_err(|failure| failure.reading("volumes"))?.volumes.unwrap_or_default() {
-        if owner.owns(&volume.labels) {
-            let digest = volume.labels.get(labels::DIGEST).cloned().unwrap_or_default();
+    for volume in volumes {
+        let labels = volume.labels.unwrap_or_default();
+        if owner.owns(&labels) {
+            let digest = labels.get(labels::DIGEST).cloned().unwrap_or_default();
             observed.volumes.insert(volume.name.clone(), SeenObject { id: volume.name, digest });
         } else {
-            observed.foreign_volumes.insert(volume.name, labels::maker(&volume.labels));
+            observed.foreign_volumes.insert(volume.name, labels::maker(&labels));
         }
     }
     Ok(observed)

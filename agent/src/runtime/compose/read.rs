@@ -1,21 +1,23 @@
-//! Readings of containers, in models of their own.
+//! Readings of what the Engine has, in models of their own.
 //!
 //! The client's models name every state that Docker knows, and fail at what
 //! Podman adds (`stopped`); one such container of somebody else's would make
-//! every listing fail. What is read here is little, and tolerant.
+//! every listing fail. They also know swarms, which a device never has and
+//! its program would carry. What is read here is little, and tolerant.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bollard::models::VolumeCreateRequest;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::net::UnixStream;
 
-use super::engine::{Failure, Link, READ, one_line};
+use super::engine::{Failure, Link, READ, WRITE, one_line};
 use crate::ports::runtime::RuntimeError;
 
 /// More than a listing of a thousand containers.
@@ -126,13 +128,99 @@ pub(super) struct MountPoint {
     pub(super) destination: String,
 }
 
+/// A network or volume. Docker finds a network by id, a volume by name.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Labelled {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) labels: Option<HashMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Volumes {
+    volumes: Option<Vec<Labelled>>,
+}
+
+/// An image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Image {
+    pub(super) id: String,
+    pub(super) os: String,
+    pub(super) architecture: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Info {
+    system_time: String,
+}
+
+/// All networks.
+///
+/// # Errors
+/// When the listing is not complete.
+pub(super) async fn networks(link: &Link) -> Result<Vec<Labelled>, RuntimeError> {
+    get(link, READ, &path(link, "networks")).await.map_err(|failure| failure.reading("networks"))
+}
+
+/// All volumes.
+///
+/// # Errors
+/// When the listing is not complete.
+pub(super) async fn volumes(link: &Link) -> Result<Vec<Labelled>, RuntimeError> {
+    let list: Result<Volumes, _> = get(link, READ, &path(link, "volumes")).await;
+    list.map(|list| list.volumes.unwrap_or_default()).map_err(|failure| failure.reading("volumes"))
+}
+
+/// A volume; `None` where there is none.
+///
+/// # Errors
+/// When the Engine can't say.
+pub(super) async fn volume(link: &Link, name: &str) -> Result<Option<Labelled>, RuntimeError> {
+    optional(get(link, READ, &path(link, &format!("volumes/{name}"))).await, &format!("volume {name}"))
+}
+
+/// An image by reference or id; `None` where there is none.
+///
+/// # Errors
+/// When the Engine can't say.
+pub(super) async fn image(link: &Link, reference: &str) -> Result<Option<Image>, RuntimeError> {
+    optional(get(link, READ, &path(link, &format!("images/{reference}/json"))).await, &format!("image {reference}"))
+}
+
+/// The Engine's clock, as it writes it.
+///
+/// # Errors
+/// When the Engine can't say.
+pub(super) async fn clock(link: &Link) -> Result<String, RuntimeError> {
+    let info: Result<Info, _> = get(link, READ, &path(link, "info")).await;
+    info.map(|info| info.system_time).map_err(|failure| failure.reading("the engine's clock"))
+}
+
+fn path(link: &Link, rest: &str) -> String {
+    let (major, minor) = link.api;
+    format!("/v{major}.{minor}/{rest}")
+}
+
+fn optional<T>(answer: Result<T, Failure>, what: &str) -> Result<Option<T>, RuntimeError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(failure) if failure.is_missing() => Ok(None),
+        Err(failure) => Err(failure.reading(what)),
+    }
+}
+
 /// All containers, running or not.
 ///
 /// # Errors
 /// When the listing is not complete.
 pub(super) async fn containers(link: &Link) -> Result<Vec<Summary>, RuntimeError> {
-    let (major, minor) = link.api;
-    let list = get(link, READ, &format!("/v{major}.{minor}/containers/json?all=true")).await;
+    let list = get(link, READ, &path(link, "containers/json?all=true")).await;
     list.map_err(|failure| failure.reading("containers"))
 }
 
@@ -141,12 +229,7 @@ pub(super) async fn containers(link: &Link) -> Result<Vec<Summary>, RuntimeError
 /// # Errors
 /// When the Engine can't say.
 pub(super) async fn inspect(link: &Link, name: &str) -> Result<Option<Inspection>, RuntimeError> {
-    let (major, minor) = link.api;
-    match get(link, READ, &format!("/v{major}.{minor}/containers/{name}/json")).await {
-        Ok(found) => Ok(Some(found)),
-        Err(failure) if failure.is_missing() => Ok(None),
-        Err(failure) => Err(failure.reading(&format!("container {name}"))),
-    }
+    optional(get(link, READ, &path(link, &format!("containers/{name}/json"))).await, &format!("container {name}"))
 }
 
 /// Has Podman run a container's healthcheck once; the outcome shows in the
@@ -162,8 +245,27 @@ pub(super) async fn run_healthcheck(link: &Link, id: &str, limit: Duration) -> R
     }
 }
 
+/// Makes a volume; the client's model of the answer knows swarms.
+///
+/// # Errors
+/// When the Engine refuses, or is away.
+pub(super) async fn make_volume(link: &Link, request: &VolumeCreateRequest) -> Result<(), Failure> {
+    let body = serde_json::to_vec(request).map_err(|error| link.away(error.to_string()))?;
+    let request = http::Request::post(path(link, "volumes/create")).header("content-type", "application/json");
+    answer::<IgnoredAny>(link, WRITE, request, body.into()).await.map(|_| ())
+}
+
 async fn get<T: DeserializeOwned>(link: &Link, limit: Duration, path: &str) -> Result<T, Failure> {
-    let (status, body) = match tokio::time::timeout(limit, ask(link, path)).await {
+    answer(link, limit, http::Request::get(path), Bytes::new()).await
+}
+
+async fn answer<T: DeserializeOwned>(
+    link: &Link,
+    limit: Duration,
+    request: http::request::Builder,
+    body: Bytes,
+) -> Result<T, Failure> {
+    let (status, body) = match tokio::time::timeout(limit, ask(link, request, body)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(link.away(one_line(&error.to_string()))),
         Err(_) => return Err(link.away(format!("no answer within {} s", limit.as_secs()))),
@@ -181,10 +283,14 @@ async fn get<T: DeserializeOwned>(link: &Link, limit: Duration, path: &str) -> R
         .map_err(|error| Failure::Refused { status: 500, message: format!("the answer is not understood: {error}") })
 }
 
-async fn ask(link: &Link, path: &str) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+async fn ask(
+    link: &Link,
+    request: http::request::Builder,
+    body: Bytes,
+) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let stream = UnixStream::connect(&*link.address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = http::Request::get(path).header("host", "engine").body(Empty::<Bytes>::new())?;
+    let request = request.header("host", "engine").body(Full::new(body))?;
     let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();

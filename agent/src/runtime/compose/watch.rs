@@ -21,6 +21,9 @@ use super::labels;
 const EVENTS: [&str; 11] =
     ["die", "died", "start", "stop", "destroy", "remove", "oom", "pause", "unpause", "rename", "health_status"];
 
+/// From asking for events until they are counted on to come.
+const SETTLED: Duration = Duration::from_millis(300);
+
 type Events = Pin<Box<dyn Stream<Item = Result<EventMessage, EngineError>> + Send>>;
 
 /// The stream and what it said last.
@@ -32,8 +35,8 @@ pub(super) struct Watch {
 #[derive(Default)]
 struct Inner {
     events: Option<Events>,
-    /// Whether there was a stream before: what happened in between is unknown.
-    was_connected: bool,
+    /// The stream is new: what happened until it came is unknown.
+    is_new: bool,
     failures: u32,
     /// Not before. Kept here, so that a cancelled wait isn't begun anew.
     retry_at: Option<Instant>,
@@ -49,16 +52,26 @@ impl Watch {
         loop {
             if inner.events.is_none() {
                 inner.connect(engine, device).await;
-                if inner.events.is_some() && std::mem::replace(&mut inner.was_connected, true) {
-                    return;
-                }
                 continue;
             }
+            let is_new = inner.is_new;
             let next = match inner.events.as_mut() {
+                // The stream asks for events when it is first read from.
+                Some(events) if is_new => match tokio::time::timeout(SETTLED, events.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        inner.is_new = false;
+                        return;
+                    }
+                },
                 Some(events) => events.next().await,
                 None => continue,
             };
             match next {
+                Some(Ok(_)) if is_new => {
+                    inner.is_new = false;
+                    return;
+                }
                 Some(Ok(event)) if inner.matters(&event) => return,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
@@ -93,6 +106,7 @@ impl Inner {
         ]);
         let options = EventsOptions { filters: Some(filters), ..EventsOptions::default() };
         self.events = Some(Box::pin(link.docker.events(Some(options))));
+        self.is_new = true;
         self.health.clear();
     }
 

@@ -6,7 +6,7 @@ use super::FilesRuntime;
 use super::diff::{Act, Want};
 use super::marks::{Start, boot_id};
 use super::write::{Content, WriteError, put, rmdir, unlink};
-use crate::ports::runtime::{Object, RuntimeError, Step, Task};
+use crate::ports::runtime::{Hinted, Object, RuntimeError, Step, Task};
 use crate::systemd::{Job, SystemdError};
 
 /// Why systemd did not do what a step asked.
@@ -29,7 +29,11 @@ fn written(action: &'static str, object: &Object, error: WriteError) -> RuntimeE
         return RuntimeError::Changed { object: object.clone() };
     }
     let transient = error.is_transient();
-    RuntimeError::Step { action, object: object.clone(), transient, source: Box::new(error) }
+    let source: Box<dyn std::error::Error + Send + Sync> = match error.hint() {
+        Some(hint) => Box::new(Hinted { message: error.to_string(), hint: hint.to_owned() }),
+        None => Box::new(error),
+    };
+    RuntimeError::Step { action, object: object.clone(), transient, source }
 }
 
 impl FilesRuntime {

@@ -55,6 +55,16 @@ impl WriteError {
         matches!(self, Self::Full { .. } | Self::ReadOnly { .. } | Self::Io { .. })
     }
 
+    /// What a person can do about it.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Full { .. } => Some("free space on that disk"),
+            Self::ReadOnly { .. } => Some("remount that disk writable"),
+            Self::Denied { .. } => Some("run the agent as root, or deliver to where its user may write"),
+            _ => None,
+        }
+    }
+
     /// Whether the world is not what the plan saw.
     pub(super) fn is_change(&self) -> bool {
         matches!(self, Self::Exists { .. } | Self::Way { .. })

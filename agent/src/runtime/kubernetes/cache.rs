@@ -1,0 +1,276 @@
+//! What the server has of ours: listed once, then kept by a watch for each
+//! kind, so that a compare with nothing to do asks nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fleet::kubernetes::{Kind, ObjectId};
+use fleet::name::{AppName, FleetName};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::api::{Api, ApiError, Meta, Resource, WatchEvent};
+use super::owner::{FLEET, MANAGED_BY};
+use crate::retry::Backoff;
+
+/// Between tries to list and watch again.
+const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+
+/// See the module.
+pub(super) struct Cache {
+    shared: Arc<Shared>,
+    watches: Mutex<BTreeMap<Kind, JoinHandle<()>>>,
+    /// Which kinds each app has; a kind that none has is no longer watched.
+    used: Mutex<BTreeMap<AppName, BTreeSet<Kind>>>,
+}
+
+struct Shared {
+    kinds: Mutex<BTreeMap<Kind, Tracked>>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Tracked {
+    objects: BTreeMap<ObjectId, Meta>,
+    /// The watch is up to date; else what is here may be old.
+    warm: bool,
+}
+
+impl Cache {
+    pub(super) fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared { kinds: Mutex::default(), changed: Notify::new() }),
+            watches: Mutex::default(),
+            used: Mutex::default(),
+        }
+    }
+
+    /// Has every kind's objects of this fleet at hand, and watches them.
+    ///
+    /// # Errors
+    /// When a listing is not whole.
+    pub(super) async fn follow(
+        &self,
+        api: &Arc<Api>,
+        fleet: &FleetName,
+        resources: &[Resource],
+    ) -> Result<(), ApiError> {
+        let selector = format!("{MANAGED_BY}=burgee,{FLEET}={fleet}");
+        for resource in resources {
+            if self.shared.is_warm(&resource.kind) {
+                continue;
+            }
+            self.stop(&resource.kind);
+            let (objects, version) = api.list_meta(resource, None, &selector).await?;
+            self.suspect_nothing(api, resource, &objects).await?;
+            self.shared.fill(resource, objects);
+            let (api, shared, resource, selector) =
+                (Arc::clone(api), Arc::clone(&self.shared), resource.clone(), selector.clone());
+            let kind = resource.kind.clone();
+            let watching = tokio::spawn(async move { shared.keep(&api, &resource, &selector, version).await });
+            self.watches.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, watching);
+        }
+        Ok(())
+    }
+
+    /// An empty answer where objects are known is asked after: a server that
+    /// has lost its sight must not look like one that has nothing.
+    async fn suspect_nothing(&self, api: &Api, resource: &Resource, objects: &[Meta]) -> Result<(), ApiError> {
+        if !objects.is_empty() {
+            return Ok(());
+        }
+        let known = {
+            let kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+            kinds.get(&resource.kind).and_then(|tracked| tracked.objects.keys().next().cloned())
+        };
+        let Some(id) = known else { return Ok(()) };
+        match api.get_meta(resource, id.namespace.as_deref(), &id.name).await? {
+            None => Ok(()),
+            Some(meta) if !meta.labels.contains_key(FLEET) => Ok(()),
+            Some(_) => {
+                Err(ApiError::Unreadable { cause: format!("its list of {} is empty, and {id} exists", resource.kind) })
+            }
+        }
+    }
+
+    /// Notes which kinds an app has, and lets go of those that none has.
+    pub(super) fn uses(&self, app: &AppName, kinds: BTreeSet<Kind>) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if kinds.is_empty() {
+            used.remove(app);
+        } else {
+            used.insert(app.clone(), kinds);
+        }
+        let all: BTreeSet<&Kind> = used.values().flatten().collect();
+        let idle: Vec<Kind> = {
+            let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+            watches.keys().filter(|kind| !all.contains(kind)).cloned().collect()
+        };
+        idle.iter().for_each(|kind| self.stop(kind));
+    }
+
+    fn stop(&self, kind: &Kind) {
+        if let Some(watching) = self.watches.lock().unwrap_or_else(PoisonError::into_inner).remove(kind) {
+            watching.abort();
+        }
+        if let Some(tracked) = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner).get_mut(kind) {
+            tracked.warm = false;
+        }
+    }
+
+    /// One of ours, as it was last seen.
+    pub(super) fn get(&self, id: &ObjectId) -> Option<Meta> {
+        let kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.get(&id.kind)?.objects.get(id).cloned()
+    }
+
+    /// What a write of ours came to: the watch tells it later, too.
+    pub(super) fn put(&self, id: &ObjectId, meta: Meta) {
+        let mut kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.entry(id.kind.clone()).or_default().insert(id.clone(), meta);
+    }
+
+    /// It is gone.
+    pub(super) fn remove(&self, id: &ObjectId) {
+        let mut kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tracked) = kinds.get_mut(&id.kind) {
+            tracked.objects.remove(id);
+        }
+    }
+
+    /// Resolves when a watch told something, or began anew.
+    pub(super) async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let watches = self.watches.get_mut().unwrap_or_else(PoisonError::into_inner);
+        watches.values().for_each(JoinHandle::abort);
+    }
+}
+
+impl Shared {
+    fn is_warm(&self, kind: &Kind) -> bool {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get(kind).is_some_and(|tracked| tracked.warm)
+    }
+
+    fn set_cold(&self, kind: &Kind) {
+        if let Some(tracked) = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get_mut(kind) {
+            tracked.warm = false;
+        }
+    }
+
+    fn fill(&self, resource: &Resource, objects: Vec<Meta>) {
+        let objects = objects.into_iter().map(|meta| (id_of(resource, &meta), meta)).collect();
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.insert(resource.kind.clone(), Tracked { objects, warm: true });
+    }
+
+    /// Watches for as long as it is let; lists anew where it lost the thread.
+    async fn keep(&self, api: &Api, resource: &Resource, selector: &str, mut version: String) {
+        let mut failures = 0;
+        loop {
+            match self.watch(api, resource, selector, &mut version).await {
+                // It lasted its time: on from where it ended.
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    tracing::debug!(kind = %resource.kind, %error, "a watch broke off");
+                    failures += 1;
+                    if error.is_gone() || failures > 1 {
+                        self.set_cold(&resource.kind);
+                        // Whoever compares next finds it cold and lists; until then this waits.
+                        tokio::time::sleep(AGAIN.delay(failures, 0)).await;
+                        if let Ok((objects, listed)) = api.list_meta(resource, None, selector).await {
+                            self.fill(resource, objects);
+                            version = listed;
+                            self.changed.notify_one();
+                        }
+                    } else {
+                        tokio::time::sleep(AGAIN.delay(failures, 0)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn watch(
+        &self,
+        api: &Api,
+        resource: &Resource,
+        selector: &str,
+        version: &mut String,
+    ) -> Result<(), ApiError> {
+        let mut watch = api.watch(resource, selector, version).await?;
+        while let Some(event) = watch.next().await? {
+            let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+            let tracked = kinds.entry(resource.kind.clone()).or_default();
+            match event {
+                WatchEvent::Bookmark(at) => {
+                    *version = at;
+                    continue;
+                }
+                WatchEvent::Applied(meta) => {
+                    version.clone_from(&meta.resource_version);
+                    tracked.insert(id_of(resource, &meta), meta);
+                }
+                WatchEvent::Deleted(meta) => {
+                    version.clone_from(&meta.resource_version);
+                    let id = id_of(resource, &meta);
+                    // One that was made anew under the name is not the one that went.
+                    if tracked.objects.get(&id).is_some_and(|now| now.uid == meta.uid) {
+                        tracked.objects.remove(&id);
+                    }
+                }
+            }
+            drop(kinds);
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Tracked {
+    /// An older word does not replace a newer one: a watch may tell late what a
+    /// write has answered already.
+    fn insert(&mut self, id: ObjectId, meta: Meta) {
+        let number = |meta: &Meta| meta.resource_version.parse::<u64>().ok();
+        let older = self.objects.get(&id).is_some_and(|known| {
+            known.uid == meta.uid && number(known).zip(number(&meta)).is_some_and(|(known, new)| new < known)
+        });
+        if !older {
+            self.objects.insert(id, meta);
+        }
+    }
+}
+
+fn id_of(resource: &Resource, meta: &Meta) -> ObjectId {
+    ObjectId { kind: resource.kind.clone(), namespace: meta.namespace.clone(), name: meta.name.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::kubernetes::{Kind, ObjectId};
+
+    use super::{Meta, Tracked};
+
+    #[test]
+    fn a_late_word_is_no_news() {
+        let id = ObjectId { kind: Kind::of("v1", "ConfigMap"), namespace: None, name: "a".to_owned() };
+        let meta = |uid: &str, version: &str| Meta {
+            uid: uid.to_owned(),
+            resource_version: version.to_owned(),
+            ..Meta::default()
+        };
+        let mut tracked = Tracked::default();
+        tracked.insert(id.clone(), meta("u", "10"));
+        tracked.insert(id.clone(), meta("u", "9"));
+        assert_eq!(tracked.objects[&id].resource_version, "10");
+        tracked.insert(id.clone(), meta("other", "9"));
+        assert_eq!(tracked.objects[&id].uid, "other");
+        tracked.insert(id.clone(), meta("other", "11"));
+        assert_eq!(tracked.objects[&id].resource_version, "11");
+    }
+}

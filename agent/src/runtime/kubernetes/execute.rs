@@ -1,0 +1,219 @@
+//! Carries out one action. Each may be repeated: an object that is there as it
+//! should be is applied once more without effect, and one that is gone is not
+//! missed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fleet::kubernetes::ObjectId;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::api::{Api, ApiError, Deleted, Meta, Resource};
+use super::cache::Cache;
+use super::objects::named;
+use super::plan::Action;
+use crate::ports::runtime::{Hinted, RuntimeError};
+
+/// An object that is deleted may take its time: pods stop, finalizers run.
+const GONE: Duration = Duration::from_secs(120);
+/// A definition is served within a moment.
+const SERVED: Duration = Duration::from_secs(60);
+/// A name whose namespace was just made may be refused for a moment.
+const YOUNG: Duration = Duration::from_secs(10);
+
+/// What every action works with.
+pub(super) struct Hands<'a> {
+    pub(super) api: &'a Arc<Api>,
+    pub(super) cache: &'a Cache,
+    pub(super) prints: &'a Prints,
+}
+
+/// By what the agent sees that its fields are still its own: the object's uid,
+/// and the print of the fields after its last apply.
+#[derive(Default)]
+pub(super) struct Prints(Mutex<BTreeMap<ObjectId, (String, [u8; 16])>>);
+
+impl Prints {
+    pub(super) fn keep(&self, id: &ObjectId, meta: &Meta) {
+        if let Some(print) = meta.print {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), (meta.uid.clone(), print));
+        }
+    }
+
+    pub(super) fn forget(&self, id: &ObjectId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Whether nobody has taken a field away since.
+    pub(super) fn holds(&self, id: &ObjectId, meta: &Meta) -> bool {
+        let prints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        prints.get(id).is_some_and(|(uid, print)| *uid == meta.uid && Some(*print) == meta.print)
+    }
+}
+
+impl Hands<'_> {
+    pub(super) async fn carry_out(&self, action: &Action) -> Result<(), RuntimeError> {
+        match action {
+            Action::Apply { id, resource, body, replace } => self.apply(id, resource, body, *replace).await,
+            Action::Delete { id, resource, uid } => self.delete(id, resource, uid).await,
+            Action::AwaitGone { id, resource, uid } => self.until_gone(id, resource, uid).await,
+            Action::AwaitServed { id, resource } => self.until_served(id, resource).await,
+        }
+    }
+
+    async fn apply(&self, id: &ObjectId, resource: &Resource, body: &str, replace: bool) -> Result<(), RuntimeError> {
+        let object = named(id);
+        let began = Instant::now();
+        let applied = loop {
+            match self.api.apply(resource, id.namespace.as_deref(), &id.name, body.as_bytes(), false).await {
+                Err(error) if error.is_conflict() => return Err(RuntimeError::Changed { object }),
+                // The uid in the body is of an object that is gone by now.
+                Err(error) if error.is_missing() && is_self(&error, id) => {
+                    return Err(RuntimeError::Changed { object });
+                }
+                Err(error) if is_young(&error) && began.elapsed() < YOUNG => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) if error.is_immutable() && replace => {
+                    return self.replace(id, resource, body).await;
+                }
+                Err(error) if error.is_immutable() => {
+                    let hint = format!(
+                        "give it another name, or put {} under `replace:` in app.yaml to have it deleted and made anew",
+                        id.kind.kind
+                    );
+                    let source = Box::new(Hinted { message: error.to_string(), hint });
+                    return Err(RuntimeError::Step { action: "apply", object, transient: false, source });
+                }
+                outcome => break outcome.map_err(|error| error.step("apply", &object))?,
+            }
+        };
+        self.learn(id, &applied);
+        Ok(())
+    }
+
+    fn learn(&self, id: &ObjectId, applied: &Value) {
+        if let Ok(meta) = Meta::of(applied) {
+            self.prints.keep(id, &meta);
+            self.cache.put(id, meta);
+        }
+    }
+
+    /// Deletes the object and makes it anew.
+    async fn replace(&self, id: &ObjectId, resource: &Resource, body: &str) -> Result<(), RuntimeError> {
+        let object = named(id);
+        let mut fresh: Value = serde_json::from_str(body).map_err(|error| RuntimeError::Step {
+            action: "read",
+            object: object.clone(),
+            transient: false,
+            source: Box::new(error),
+        })?;
+        let uid = fresh["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        if let Some(metadata) = fresh["metadata"].as_object_mut() {
+            metadata.remove("uid");
+        }
+        tracing::info!(%object, "a field is immutable; it is deleted and made anew, as app.yaml says");
+        let outcome = self.api.delete(resource, id.namespace.as_deref(), &id.name, &uid, true).await;
+        outcome.map_err(|error| error.step("delete", &object))?;
+        self.until_gone(id, resource, &uid).await?;
+        let applied =
+            self.api.apply(resource, id.namespace.as_deref(), &id.name, fresh.to_string().as_bytes(), false).await;
+        self.learn(id, &applied.map_err(|error| error.step("apply", &object))?);
+        Ok(())
+    }
+
+    async fn delete(&self, id: &ObjectId, resource: &Resource, uid: &str) -> Result<(), RuntimeError> {
+        let object = named(id);
+        let deleted = self.api.delete(resource, id.namespace.as_deref(), &id.name, uid, false).await;
+        match deleted {
+            // Another object has the name by now: it is not ours.
+            Err(error) if error.is_conflict() => return Err(RuntimeError::Changed { object }),
+            Err(error) => return Err(error.step("delete", &object)),
+            Ok(Deleted::Gone | Deleted::Going) => {}
+        }
+        self.prints.forget(id);
+        self.cache.remove(id);
+        Ok(())
+    }
+
+    async fn until_gone(&self, id: &ObjectId, resource: &Resource, uid: &str) -> Result<(), RuntimeError> {
+        let object = named(id);
+        let mut patience = Patience::new(GONE);
+        loop {
+            let meta = self.api.get_meta(resource, id.namespace.as_deref(), &id.name).await;
+            let meta = meta.map_err(|error| error.reading(&object.to_string()))?;
+            if meta.is_none_or(|meta| meta.uid != uid) {
+                break;
+            }
+            if !patience.is_left().await {
+                let message = format!("it is not gone after {} s", GONE.as_secs());
+                let hint = "see its finalizers with `kubectl get -o yaml`, and what should clear them".to_owned();
+                let source = Box::new(Hinted { message, hint });
+                return Err(RuntimeError::Step { action: "wait for", object, transient: true, source });
+            }
+        }
+        self.prints.forget(id);
+        self.cache.remove(id);
+        Ok(())
+    }
+
+    async fn until_served(&self, id: &ObjectId, resource: &Resource) -> Result<(), RuntimeError> {
+        let object = named(id);
+        let mut patience = Patience::new(SERVED);
+        loop {
+            let found = self.api.get(resource, None, &id.name).await;
+            let found = found.map_err(|error| error.reading(&object.to_string()))?;
+            let Some(found) = found else { return Err(RuntimeError::Changed { object }) };
+            let mut conditions = found["status"]["conditions"].as_array().into_iter().flatten();
+            if conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True") {
+                break;
+            }
+            if !patience.is_left().await {
+                let source = format!("it is not established after {} s", SERVED.as_secs()).into();
+                return Err(RuntimeError::Step { action: "wait for", object, transient: true, source });
+            }
+        }
+        // What it defines is known from here on.
+        self.api.rediscover().await.map(drop).map_err(|error| error.reading("what the API server knows"))
+    }
+}
+
+/// Looks again and again, ever more seldom, for a bounded time.
+struct Patience {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { deadline: Instant::now() + limit, pause: Duration::from_millis(50) }
+    }
+
+    /// Waits for a moment; false once the time is over.
+    async fn is_left(&mut self) -> bool {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(Duration::from_secs(1));
+        Instant::now() < self.deadline
+    }
+}
+
+/// Whether a refusal is about the object itself, not about its namespace.
+fn is_self(error: &ApiError, id: &ObjectId) -> bool {
+    error.to_string().contains(&format!("\"{}\"", id.name)) && !error.to_string().starts_with("namespaces ")
+}
+
+/// Refusals that come of a namespace or definition made a moment ago.
+fn is_young(error: &ApiError) -> bool {
+    let text = error.to_string();
+    match error.status() {
+        Some(404) => {
+            text.starts_with("namespaces ")
+                || text.contains("404 page not found")
+                || text.contains("could not find the requested resource")
+        }
+        Some(403) => text.contains("error looking up service account"),
+        _ => false,
+    }
+}

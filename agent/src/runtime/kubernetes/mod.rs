@@ -1,0 +1,177 @@
+//! Kubernetes objects on the device's own API server (k3s first).
+//!
+//! `objects` says what is wanted, `cache` what is there, `plan` (pure) what to
+//! do about it, `execute` does it, by server-side apply. Whose an object is,
+//! its own marks say, and the journal's inventory what of it is ours to delete.
+
+pub mod api;
+mod cache;
+mod execute;
+mod fields;
+mod health;
+mod kubeconfig;
+mod kustomize;
+mod logs;
+mod objects;
+mod observe;
+mod order;
+mod owner;
+mod plan;
+mod pods;
+mod status;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use fleet::desired::{DesiredApp, KubernetesSpec, Limit, PrunePolicy};
+use fleet::wire::status::Health;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use self::api::Api;
+use self::cache::Cache;
+use self::execute::{Hands, Prints};
+use self::kustomize::Kustomize;
+use self::objects::{Wanted, spec_of};
+pub use self::plan::Action;
+use self::plan::{Scene, Standing};
+use crate::config::settings::KubernetesSettings;
+use crate::ports::journal::Kept;
+use crate::ports::runtime::{Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
+
+/// Requests at a time, where each object is asked about.
+const AT_ONCE: usize = 8;
+
+/// Runs the Kubernetes apps of one device.
+pub struct KubernetesRuntime {
+    api: Arc<Api>,
+    cache: Cache,
+    prints: Prints,
+    kustomize: Kustomize,
+}
+
+impl KubernetesRuntime {
+    /// Nothing is connected yet: the server may be down now and up later.
+    /// `store`: renderings of kustomizations go to `<store>/kubernetes`.
+    #[must_use]
+    pub fn new(settings: &KubernetesSettings, store: &Path) -> Self {
+        Self {
+            api: Arc::new(Api::new(settings)),
+            cache: Cache::new(),
+            prints: Prints::default(),
+            kustomize: Kustomize::new(store),
+        }
+    }
+
+    /// What the server would make of what differs, before anything is changed:
+    /// what it refuses is refused now.
+    async fn rehearse(&self, objects: Vec<&Wanted>) -> Result<(), RuntimeError> {
+        let tries: Vec<_> = objects.into_iter().map(|it| self.rehearse_one(it)).collect();
+        stream::iter(tries).buffer_unordered(AT_ONCE).try_collect::<()>().await
+    }
+
+    async fn rehearse_one(&self, it: &Wanted) -> Result<(), RuntimeError> {
+        let body = it.object.to_string();
+        let said = self.api.apply(&it.resource, it.id.namespace.as_deref(), &it.id.name, body.as_bytes(), true).await;
+        match said {
+            Ok(_) => Ok(()),
+            // Of a definition that comes with this revision; or somebody is quicker: the plan will see.
+            Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(error.step("apply", &objects::named(&it.id))),
+        }
+    }
+}
+
+impl Runtime for KubernetesRuntime {
+    type Data = Action;
+
+    async fn prepare(&self, task: Task<'_>) -> Result<Pins, RuntimeError> {
+        let Some((app, spec)) = wanted(&task) else { return Ok(Pins::new()) };
+        let sight =
+            observe::Sight { api: &self.api, cache: &self.cache, prints: &self.prints, kustomize: &self.kustomize };
+        let (wanted, standing) = sight.wanted(&task, app, spec).await?;
+        if let Some((it, Standing::Foreign(owner))) =
+            wanted.iter().zip(&standing).find(|(_, standing)| matches!(standing, Standing::Foreign(_)))
+        {
+            return Err(RuntimeError::Foreign { object: objects::named(&it.id), owner: owner.clone() });
+        }
+        let fresh: Vec<&str> = wanted
+            .iter()
+            .zip(&standing)
+            .filter(|(it, standing)| it.id.kind.is("", "Namespace") && matches!(standing, Standing::Missing))
+            .map(|(it, _)| it.id.name.as_str())
+            .collect();
+        let mut tried = Vec::new();
+        for (it, standing) in wanted.iter().zip(&standing) {
+            let differs = matches!(standing, Standing::Missing | Standing::Adopted(_) | Standing::Differs(..));
+            // In a namespace that is not there yet the server can't say; and
+            // what may be deleted and made anew may be immutable.
+            let homeless = it.id.namespace.as_deref().is_some_and(|name| fresh.contains(&name));
+            if differs && !homeless && !spec.replace.contains(&it.id.kind.kind) {
+                tried.push(it);
+            }
+        }
+        self.rehearse(tried).await?;
+        Ok(Pins::new())
+    }
+
+    async fn plan(&self, task: Task<'_>) -> Result<Plan<Action>, RuntimeError> {
+        let sight =
+            observe::Sight { api: &self.api, cache: &self.cache, prints: &self.prints, kustomize: &self.kustomize };
+        let (wanted, standing) = match wanted(&task) {
+            Some((app, spec)) => sight.wanted(&task, app, spec).await?,
+            None => (Vec::new(), Vec::new()),
+        };
+        let left = sight.left(&task, &wanted).await?;
+        let claims = if left.is_empty() { BTreeMap::new() } else { sight.claims(&task).await? };
+        let lost = PrunePolicy { enabled: true, max_delete: Limit::Percent(100), keep: vec!["volumes".to_owned()] };
+        let settings = task.want.filter(|app| spec_of(app).is_some()).or(task.had);
+        let inhabited = sight.inhabited(&task, &left, &wanted).await?;
+        plan::plan(&Scene {
+            app: task.app.as_str(),
+            fleet: task.fleet.as_str(),
+            wanted: &wanted,
+            standing: &standing,
+            inventory: task.inventory,
+            left: &left,
+            claims: &claims,
+            prune: settings.map_or(&lost, |app| &app.prune),
+            replace: settings.and_then(spec_of).map_or(&[], |spec| &spec.replace),
+            inhabited: &inhabited,
+        })
+    }
+
+    async fn execute(&self, _: Task<'_>, step: &Step<Action>) -> Result<(), RuntimeError> {
+        let hands = Hands { api: &self.api, cache: &self.cache, prints: &self.prints };
+        hands.carry_out(&step.data).await
+    }
+
+    async fn health(&self, task: Task<'_>) -> Result<Verdict, RuntimeError> {
+        let Some((app, spec)) = wanted(&task) else {
+            return Ok(Verdict { health: Health::Missing, message: "the app is not wanted here".to_owned() });
+        };
+        health::judge(&self.api, &self.cache, &self.kustomize, &task, app, spec).await
+    }
+
+    async fn changed(&self) {
+        self.cache.changed().await;
+    }
+
+    async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {
+        let specs = keep.iter().flat_map(|kept| &kept.desired.apps).filter_map(|app| Some((&app.name, spec_of(app)?)));
+        self.kustomize.sweep(specs.filter(|(_, spec)| spec.kustomize)).map_err(|error| RuntimeError::Observe {
+            what: "the renderings of kustomizations".to_owned(),
+            source: Box::new(error),
+        })
+    }
+
+    async fn logs(&self, task: Task<'_>, lines: usize) -> Result<Vec<String>, RuntimeError> {
+        let Some((app, spec)) = wanted(&task) else { return Ok(Vec::new()) };
+        logs::tail(&self.api, &self.kustomize, &task, app, spec, lines).await
+    }
+}
+
+/// The app as a Kubernetes app; `None` where this runtime has nothing to run.
+fn wanted<'a>(task: &Task<'a>) -> Option<(&'a DesiredApp, &'a KubernetesSpec)> {
+    task.want.and_then(|app| spec_of(app).map(|spec| (app, spec)))
+}

@@ -1,0 +1,221 @@
+//! What an app wants on the server: its manifests, with namespace, marks and
+//! the place where each object is found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fleet::desired::{AppSpec, Blobs, DesiredApp, KubernetesSpec};
+use fleet::digest::Digest;
+use fleet::kubernetes::manifest;
+use fleet::kubernetes::{Kind, Manifest, ObjectId};
+use fleet::name::FleetName;
+use serde_json::{Value, json};
+
+use super::api::{Resource, Resources};
+use super::kustomize::Kustomize;
+use super::order::rank;
+use super::owner::{APP, DIGEST, FLEET, MANAGED_BY};
+use crate::ports::runtime::{Object, RuntimeError};
+
+/// One object that is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) id: ObjectId,
+    pub(super) resource: Resource,
+    /// As it is applied, marks included.
+    pub(super) object: Value,
+    /// Over all of it; also one of its marks.
+    pub(super) digest: String,
+    pub(super) rank: u16,
+}
+
+pub(super) fn spec_of(app: &DesiredApp) -> Option<&KubernetesSpec> {
+    match &app.spec {
+        AppSpec::Kubernetes(spec) => Some(spec),
+        AppSpec::Compose(_) | AppSpec::Files(_) => None,
+    }
+}
+
+/// As the journal and the status name it.
+pub(super) fn named(id: &ObjectId) -> Object {
+    let name = match &id.namespace {
+        Some(namespace) => format!("{namespace}/{}", id.name),
+        None => id.name.clone(),
+    };
+    Object { kind: id.kind.to_string(), name }
+}
+
+/// The inverse of [`named`].
+pub(super) fn id_of(object: &Object) -> Option<ObjectId> {
+    object.to_string().parse().ok()
+}
+
+pub(super) fn refused(object: &ObjectId, cause: String, hint: Option<&str>) -> RuntimeError {
+    RuntimeError::Refused { object: object.to_string(), cause, hint: hint.map(str::to_owned) }
+}
+
+/// The manifests of one app, kustomizations rendered.
+pub(super) async fn manifests(
+    app: &DesiredApp,
+    spec: &KubernetesSpec,
+    blobs: &Blobs,
+    kustomize: &Kustomize,
+) -> Result<Vec<Manifest>, RuntimeError> {
+    let content = |digest: &Digest| {
+        blobs.get(digest).ok_or_else(|| RuntimeError::Observe {
+            what: format!("the manifests of app {}", app.name),
+            source: format!("blob {} is missing", digest.short()).into(),
+        })
+    };
+    let read = if spec.kustomize {
+        let text = kustomize.rendered(&app.name, spec, blobs).await?;
+        manifest::read([("kustomization", text.as_bytes())])
+    } else {
+        let files: Vec<(&str, &Arc<[u8]>)> = spec
+            .files
+            .iter()
+            .map(|(path, digest)| Ok((path.as_str(), content(digest)?)))
+            .collect::<Result<_, RuntimeError>>()?;
+        manifest::read(files.iter().map(|(path, bytes)| (*path, &bytes[..])))
+    };
+    read.map(|read| read.objects).map_err(|found| RuntimeError::Refused {
+        object: format!("the manifests of app {}", app.name),
+        cause: found.first().map(ToString::to_string).unwrap_or_default(),
+        hint: Some("`burgee check` on the repository shows all of it".to_owned()),
+    })
+}
+
+/// The kinds that the definitions among these manifests bring: the server
+/// can't know them yet.
+pub(super) fn definitions(manifests: &[Manifest]) -> Vec<Resource> {
+    let mut defined = Vec::new();
+    for manifest in manifests.iter().filter(|it| it.kind.is("apiextensions.k8s.io", "CustomResourceDefinition")) {
+        let spec = &manifest.object["spec"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (group, kind) = (text(&spec["group"]), text(&spec["names"]["kind"]));
+        for version in spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true) {
+            defined.push(Resource {
+                kind: Kind { group: group.clone(), kind: kind.clone() },
+                api_version: format!("{group}/{}", text(&version["name"])),
+                plural: text(&spec["names"]["plural"]),
+                namespaced: spec["scope"] == "Namespaced",
+                listable: true,
+            });
+        }
+    }
+    defined
+}
+
+/// Every object of an app, in the order in which they are applied.
+///
+/// # Errors
+/// When the server has no such kind and no definition brings it, a namespace
+/// does not fit, or an object is there twice.
+pub(super) fn wanted(
+    fleet: &FleetName,
+    app: &DesiredApp,
+    spec: &KubernetesSpec,
+    manifests: Vec<Manifest>,
+    resources: &Resources,
+    defined: &[Resource],
+) -> Result<Vec<Wanted>, RuntimeError> {
+    let mut all = Vec::new();
+    let mut ids = BTreeSet::new();
+    for manifest in manifests {
+        let resource = resource(&manifest, resources, defined)?;
+        let namespace = match (&manifest.namespace, resource.namespaced) {
+            (Some(namespace), true) => Some(namespace.clone()),
+            (None, true) => Some(spec.namespace.clone().unwrap_or_else(|| "default".to_owned())),
+            (None, false) => None,
+            (Some(namespace), false) => {
+                let id = ObjectId { kind: manifest.kind.clone(), namespace: None, name: manifest.name.clone() };
+                let cause = format!("it belongs to no namespace, and names `{namespace}`");
+                return Err(refused(&id, cause, Some("take `metadata.namespace` out of its manifest")));
+            }
+        };
+        let id = ObjectId { kind: manifest.kind, namespace, name: manifest.name };
+        if !ids.insert(id.clone()) {
+            return Err(refused(&id, format!("app {} has it twice", app.name), Some("keep one of the manifests")));
+        }
+        all.push(marked(fleet, app, id, resource, manifest.object));
+    }
+    if let Some(name) = spec.namespace.as_ref().filter(|_| spec.create_namespace) {
+        let kind = Kind::of("v1", "Namespace");
+        let id = ObjectId { kind: kind.clone(), namespace: None, name: name.clone() };
+        if ids.insert(id.clone()) {
+            let resource = resources
+                .resource(&kind, None)
+                .cloned()
+                .ok_or_else(|| refused(&id, "the API server knows no namespaces".to_owned(), None))?;
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            all.push(marked(fleet, app, id, resource, object));
+        }
+    }
+    all.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
+    Ok(all)
+}
+
+fn resource(manifest: &Manifest, resources: &Resources, defined: &[Resource]) -> Result<Resource, RuntimeError> {
+    let version = manifest.api_version.as_str();
+    if let Some(known) = resources.resource(&manifest.kind, Some(version)) {
+        return Ok(known.clone());
+    }
+    if let Some(brought) = defined.iter().find(|it| it.kind == manifest.kind && it.api_version == version) {
+        return Ok(brought.clone());
+    }
+    let id =
+        ObjectId { kind: manifest.kind.clone(), namespace: manifest.namespace.clone(), name: manifest.name.clone() };
+    if resources.is_stale(version) {
+        return Err(RuntimeError::Observe {
+            what: format!("what the API server has in {version}"),
+            source: "the service behind that group does not answer".into(),
+        });
+    }
+    let others = resources.versions(&manifest.kind);
+    let hint = if others.is_empty() {
+        "install what defines it (its CustomResourceDefinition), or bring that along in the same revision".to_owned()
+    } else {
+        format!("it has it as {}", others.join(", "))
+    };
+    Err(refused(&id, format!("the API server has no {} in {version}", manifest.kind.kind), Some(&hint)))
+}
+
+/// With the marks by which it is known as this app's.
+fn marked(fleet: &FleetName, app: &DesiredApp, id: ObjectId, resource: Resource, mut object: Value) -> Wanted {
+    if id.kind.is("", "Secret") {
+        encode(&mut object);
+    }
+    // The manifest has a name, so it has metadata.
+    let metadata = &mut object["metadata"];
+    if let Some(namespace) = &id.namespace {
+        metadata["namespace"] = namespace.as_str().into();
+    }
+    for key in ["labels", "annotations"] {
+        if !metadata[key].is_object() {
+            metadata[key] = json!({});
+        }
+    }
+    for (key, value) in [(MANAGED_BY, "burgee"), (FLEET, fleet.as_str()), (APP, app.name.as_str())] {
+        metadata["labels"][key] = value.into();
+    }
+    let digest = Digest::of(object.to_string().as_bytes()).to_string();
+    object["metadata"]["annotations"][DIGEST] = digest.as_str().into();
+    let rank = rank(&id.kind, resource.namespaced);
+    Wanted { id, resource, object, digest, rank }
+}
+
+/// A secret's `stringData` as `data`: the server keeps that alone, and would
+/// not see whose the field is.
+fn encode(secret: &mut Value) {
+    let Some(Value::Object(plain)) = secret.as_object_mut().and_then(|map| map.remove("stringData")) else { return };
+    for (key, value) in plain {
+        if let Some(text) = value.as_str() {
+            secret["data"][key] = STANDARD.encode(text).into();
+        }
+    }
+}
+
+/// What each of the other apps of a revision wants, by object.
+pub(super) type Claims = BTreeMap<ObjectId, fleet::name::AppName>;

@@ -1,0 +1,327 @@
+//! How what an app wants stands against what the server has: complete, or an
+//! error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fleet::desired::{DesiredApp, KubernetesSpec};
+use fleet::kubernetes::{Kind, ObjectId};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::AT_ONCE;
+use super::api::{Api, Meta, Resource, Resources};
+use super::cache::Cache;
+use super::execute::Prints;
+use super::fields::{differences, transplant};
+use super::kustomize::Kustomize;
+use super::objects::{self, Claims, Wanted, id_of, spec_of};
+use super::owner::{APP, DIGEST, FLEET, MANAGED_BY, Owner, owner};
+use super::plan::Standing;
+use crate::ports::runtime::{RuntimeError, Task};
+
+/// From so many missing objects of a kind on, the kind is listed instead of
+/// asking for each by name.
+const LISTED: usize = 4;
+
+/// What looks.
+pub(super) struct Sight<'a> {
+    pub(super) api: &'a Arc<Api>,
+    pub(super) cache: &'a Cache,
+    pub(super) prints: &'a Prints,
+    pub(super) kustomize: &'a Kustomize,
+}
+
+impl Sight<'_> {
+    /// Every object that the app wants, in order, and how each stands.
+    pub(super) async fn wanted(
+        &self,
+        task: &Task<'_>,
+        app: &DesiredApp,
+        spec: &KubernetesSpec,
+    ) -> Result<(Vec<Wanted>, Vec<Standing>), RuntimeError> {
+        let mut wanted = self.objects(task, app, spec).await?;
+        self.follow(task, &wanted).await?;
+        let strangers = self.strangers(&wanted).await?;
+        let mut standing = Vec::with_capacity(wanted.len());
+        for it in &wanted {
+            standing.push(self.standing(task, spec, it, strangers.get(&it.id)));
+        }
+        self.verify(app, &mut wanted, &mut standing).await?;
+        Ok((wanted, standing))
+    }
+
+    /// The app's objects with the places where they are found.
+    pub(super) async fn objects(
+        &self,
+        task: &Task<'_>,
+        app: &DesiredApp,
+        spec: &KubernetesSpec,
+    ) -> Result<Vec<Wanted>, RuntimeError> {
+        let manifests = objects::manifests(app, spec, task.blobs, self.kustomize).await?;
+        let mut resources = self.resources(false).await?;
+        let known = |resources: &Resources| {
+            manifests.iter().all(|it| resources.resource(&it.kind, Some(&it.api_version)).is_some())
+        };
+        let mut defined = Vec::new();
+        if !known(&resources) {
+            resources = self.resources(true).await?;
+            if !known(&resources) {
+                defined = self.defined(task).await?;
+            }
+        }
+        objects::wanted(task.fleet, app, spec, manifests, &resources, &defined)
+    }
+
+    async fn resources(&self, anew: bool) -> Result<Arc<Resources>, RuntimeError> {
+        let found = if anew { self.api.rediscover().await } else { self.api.resources().await };
+        found.map_err(|error| error.reading("what the API server knows"))
+    }
+
+    /// The kinds that any app of the revision brings.
+    async fn defined(&self, task: &Task<'_>) -> Result<Vec<Resource>, RuntimeError> {
+        let mut defined = Vec::new();
+        for app in task.beside {
+            let Some(spec) = spec_of(app) else { continue };
+            let manifests = objects::manifests(app, spec, task.blobs, self.kustomize).await?;
+            defined.extend(objects::definitions(&manifests));
+        }
+        Ok(defined)
+    }
+
+    /// Has the kinds of what is wanted and of what is owned at hand.
+    async fn follow(&self, task: &Task<'_>, wanted: &[Wanted]) -> Result<(), RuntimeError> {
+        let resources = self.resources(false).await?;
+        let mut follow: BTreeMap<Kind, Resource> = BTreeMap::new();
+        for it in wanted {
+            // A kind that is only about to be defined can't be listed yet.
+            if resources.resource(&it.id.kind, Some(&it.resource.api_version)).is_some() {
+                follow.insert(it.id.kind.clone(), it.resource.clone());
+            }
+        }
+        for kind in task.inventory.keys().filter_map(id_of).map(|id| id.kind) {
+            if let Some(resource) = resources.resource(&kind, None) {
+                follow.entry(kind).or_insert_with(|| resource.clone());
+            }
+        }
+        self.cache.uses(task.app, follow.keys().cloned().collect());
+        let follow: Vec<Resource> = follow.into_values().collect();
+        let followed = self.cache.follow(self.api, task.fleet, &follow).await;
+        followed.map_err(|error| error.reading("the objects of this fleet"))
+    }
+
+    /// What bears the name of a wanted object and not our marks.
+    async fn strangers(&self, wanted: &[Wanted]) -> Result<BTreeMap<ObjectId, Meta>, RuntimeError> {
+        let resources = self.resources(false).await?;
+        let mut missing: BTreeMap<(&Kind, Option<&str>), Vec<&Wanted>> = BTreeMap::new();
+        for it in wanted.iter().filter(|it| self.cache.get(&it.id).is_none()) {
+            if resources.resource(&it.id.kind, Some(&it.resource.api_version)).is_some() {
+                missing.entry((&it.id.kind, it.id.namespace.as_deref())).or_default().push(it);
+            }
+        }
+        let mut found = BTreeMap::new();
+        for ((kind, namespace), several) in missing {
+            if several.len() >= LISTED {
+                let list = self.api.list_meta(&several[0].resource, namespace, "").await;
+                let (metas, _) = list.map_err(|error| error.reading(&format!("the list of {kind}")))?;
+                for meta in metas {
+                    let id =
+                        ObjectId { kind: kind.clone(), namespace: meta.namespace.clone(), name: meta.name.clone() };
+                    if several.iter().any(|it| it.id == id) {
+                        found.insert(id, meta);
+                    }
+                }
+                continue;
+            }
+            for it in several {
+                let meta = self.api.get_meta(&it.resource, namespace, &it.id.name).await;
+                if let Some(meta) = meta.map_err(|error| error.reading(&it.id.to_string()))? {
+                    found.insert(it.id.clone(), meta);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn standing(&self, task: &Task<'_>, spec: &KubernetesSpec, it: &Wanted, stranger: Option<&Meta>) -> Standing {
+        let owned = task.inventory.contains_key(&objects::named(&it.id));
+        let Some(meta) = self.cache.get(&it.id).or_else(|| stranger.cloned()) else { return Standing::Missing };
+        if meta.is_deleting {
+            return Standing::Leaving(meta);
+        }
+        match owner(&meta, task.fleet.as_str()) {
+            Owner::Ours(app) if app == task.app.as_str() => {}
+            // Another app of this fleet had it: handed over.
+            Owner::Ours(app) => return Standing::Differs(meta, format!("handed over by app {app}")),
+            // We applied it once; somebody took our marks away.
+            Owner::Nobody(_) if owned && meta.print.is_some() => {
+                return Standing::Differs(meta, "its labels".to_owned());
+            }
+            Owner::Nobody(_) if spec.adopt => return Standing::Adopted(meta),
+            Owner::Nobody(words) | Owner::Other(words) => return Standing::Foreign(words),
+        }
+        if meta.annotations.get(DIGEST) != Some(&it.digest) {
+            return Standing::Differs(meta, "its manifest".to_owned());
+        }
+        if self.prints.holds(&it.id, &meta) { Standing::Same } else { Standing::Differs(meta, String::new()) }
+    }
+
+    /// Where an object's own word is not enough, the server says what applying
+    /// would change; and what drift may change is taken over as it is.
+    async fn verify(
+        &self,
+        app: &DesiredApp,
+        wanted: &mut [Wanted],
+        standing: &mut [Standing],
+    ) -> Result<(), RuntimeError> {
+        let unsure = |standing: &Standing| matches!(standing, Standing::Differs(_, why) if why.is_empty());
+        let ignore = &app.drift.ignore;
+        let places: Vec<usize> = (0..wanted.len())
+            .filter(|at| match &standing[*at] {
+                Standing::Differs(..) | Standing::Adopted(_) if !ignore.is_empty() => true,
+                other => unsure(other),
+            })
+            .collect();
+        let looks = places.into_iter().map(|at| {
+            let (it, sure) = (wanted[at].clone(), !unsure(&standing[at]));
+            async move {
+                let reading = |error: super::api::ApiError| error.reading(&it.id.to_string());
+                let namespace = it.id.namespace.as_deref();
+                let live = self.api.get(&it.resource, namespace, &it.id.name).await.map_err(reading)?;
+                let Some(live) = live else { return Ok((at, None)) };
+                let mut object = it.object.clone();
+                transplant(&mut object, &live, ignore);
+                if sure {
+                    return Ok((at, Some((object, Vec::new(), live, true))));
+                }
+                let body = object.to_string();
+                let tried = self.api.apply(&it.resource, namespace, &it.id.name, body.as_bytes(), true).await;
+                let differs = match tried {
+                    Ok(applied) => differences(&applied, &live),
+                    // It can't be applied as it is (a field that became immutable): it differs, then.
+                    Err(error) if error.status() == Some(422) => vec![error.to_string()],
+                    Err(error) => return Err(error.reading(&it.id.to_string())),
+                };
+                Ok::<_, RuntimeError>((at, Some((object, differs, live, false))))
+            }
+        });
+        let looked: Vec<_> = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await?;
+        for (at, seen) in looked {
+            let Some((object, differs, live, sure)) = seen else {
+                standing[at] = Standing::Missing;
+                continue;
+            };
+            wanted[at].object = object;
+            if sure {
+                continue;
+            }
+            let Ok(meta) = Meta::of(&live) else { continue };
+            if differs.is_empty() {
+                self.prints.keep(&wanted[at].id, &meta);
+                standing[at] = Standing::Same;
+            } else {
+                let by = meta.managers.last().map_or_else(String::new, |manager| format!(", by {manager}"));
+                standing[at] = Standing::Differs(meta, format!("{}{by}", differs.join("; ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the app owns, no longer wants, and is still there.
+    pub(super) async fn left(
+        &self,
+        task: &Task<'_>,
+        wanted: &[Wanted],
+    ) -> Result<BTreeMap<ObjectId, (Resource, Meta)>, RuntimeError> {
+        let kept: BTreeSet<&ObjectId> = wanted.iter().map(|it| &it.id).collect();
+        let gone: Vec<ObjectId> = task.inventory.keys().filter_map(id_of).filter(|id| !kept.contains(id)).collect();
+        let mut left = BTreeMap::new();
+        if gone.is_empty() {
+            return Ok(left);
+        }
+        if wanted.is_empty() {
+            self.follow(task, wanted).await?;
+        }
+        let mut resources = self.resources(false).await?;
+        if gone.iter().any(|id| resources.resource(&id.kind, None).is_none()) {
+            resources = self.resources(true).await?;
+        }
+        for id in gone {
+            // A kind that is no longer served has no objects; one whose server is away may have.
+            let Some(resource) = resources.resource(&id.kind, None) else {
+                if resources.is_partial() {
+                    return Err(RuntimeError::Observe {
+                        what: id.to_string(),
+                        source: "a service behind the API does not answer".into(),
+                    });
+                }
+                continue;
+            };
+            // Nothing is deleted on a listing's word: each is asked for by name.
+            let meta = self.api.get_meta(resource, id.namespace.as_deref(), &id.name).await;
+            if let Some(meta) = meta.map_err(|error| error.reading(&id.to_string()))? {
+                left.insert(id, (resource.clone(), meta));
+            }
+        }
+        Ok(left)
+    }
+
+    /// What the other apps of the revision want.
+    pub(super) async fn claims(&self, task: &Task<'_>) -> Result<Claims, RuntimeError> {
+        let mut claims = Claims::new();
+        for app in task.beside.iter().filter(|app| app.name != *task.app) {
+            let Some(spec) = spec_of(app) else { continue };
+            for it in self.objects(task, app, spec).await? {
+                claims.insert(it.id, app.name.clone());
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Namespaces that are to go and hold something that is not this app's:
+    /// with them it would go, too.
+    pub(super) async fn inhabited(
+        &self,
+        task: &Task<'_>,
+        left: &BTreeMap<ObjectId, (Resource, Meta)>,
+        wanted: &[Wanted],
+    ) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let mut inhabited = BTreeMap::new();
+        let going: Vec<&str> =
+            left.keys().filter(|id| id.kind.is("", "Namespace")).map(|id| id.name.as_str()).collect();
+        if going.is_empty() {
+            return Ok(inhabited);
+        }
+        let resources = self.resources(false).await?;
+        for name in going {
+            if let Some(it) = wanted.iter().find(|it| it.id.namespace.as_deref() == Some(name)) {
+                inhabited.insert(name.to_owned(), it.id.to_string());
+                continue;
+            }
+            for resource in resources.namespaced() {
+                let list = self.api.list_meta(resource, Some(name), "").await;
+                let (metas, _) = list.map_err(|error| error.reading(&format!("what is in namespace {name}")))?;
+                let foreign = metas.iter().find(|meta| !is_incidental(&resource.kind, meta, task));
+                if let Some(meta) = foreign {
+                    tracing::warn!(namespace = name, kind = %resource.kind, object = meta.name, "a namespace stays: it holds what is not this app's");
+                    inhabited.insert(name.to_owned(), format!("{} {}", resource.kind, meta.name));
+                    break;
+                }
+            }
+        }
+        Ok(inhabited)
+    }
+}
+
+/// What is in a namespace by itself, or belongs to something in it, or is this app's.
+fn is_incidental(kind: &Kind, meta: &Meta, task: &Task<'_>) -> bool {
+    let label = |key: &str| meta.labels.get(key).map(String::as_str);
+    let ours = label(MANAGED_BY) == Some("burgee")
+        && label(FLEET) == Some(task.fleet.as_str())
+        && label(APP) == Some(task.app.as_str());
+    let by_itself = matches!(
+        (kind.group.as_str(), kind.kind.as_str(), meta.name.as_str()),
+        ("", "ServiceAccount", "default") | ("", "ConfigMap", "kube-root-ca.crt")
+    ) || matches!(kind.kind.as_str(), "Event" | "Endpoints" | "EndpointSlice" | "Lease" | "PodMetrics")
+        || (kind.is("", "Secret") && meta.annotations.contains_key("kubernetes.io/service-account.name"));
+    ours || by_itself || meta.controller.is_some() || meta.is_deleting
+}

@@ -1,0 +1,194 @@
+//! What leads from the objects that are there to those that are wanted: pure.
+//!
+//! What leaves goes first, in the reverse of the order of kinds; then each
+//! object in its order. A definition is waited for before what it defines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fleet::desired::PrunePolicy;
+use fleet::kubernetes::{Kind, ObjectId};
+
+use super::api::{Meta, Resource};
+use super::objects::{Claims, Wanted, id_of, named};
+use super::order::rank;
+use super::owner::{APP, FLEET, MANAGED_BY, PRUNE};
+use crate::ports::runtime::{Inventory, Plan, RuntimeError, Step, Verb};
+
+/// What a step does on the server.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Applies an object; the body is JSON.
+    Apply {
+        id: ObjectId,
+        resource: Resource,
+        body: Arc<str>,
+        /// Its kind may be deleted and made anew where a field is immutable.
+        replace: bool,
+    },
+    /// Deletes the object of that uid.
+    Delete { id: ObjectId, resource: Resource, uid: String },
+    /// Waits until an object that is on its way out is gone.
+    AwaitGone { id: ObjectId, resource: Resource, uid: String },
+    /// Waits until a definition is served.
+    AwaitServed { id: ObjectId, resource: Resource },
+}
+
+/// How a wanted object stands.
+#[derive(Clone, Debug)]
+pub(super) enum Standing {
+    Missing,
+    /// Somebody else's; in words.
+    Foreign(String),
+    /// There, and to be taken over.
+    Adopted(Meta),
+    /// As it is wanted.
+    Same,
+    /// Ours; what differs, in words.
+    Differs(Meta, String),
+    /// On its way out.
+    Leaving(Meta),
+}
+
+/// Everything that a plan is made from.
+pub(super) struct Scene<'a> {
+    pub(super) app: &'a str,
+    pub(super) fleet: &'a str,
+    pub(super) wanted: &'a [Wanted],
+    /// By place in `wanted`.
+    pub(super) standing: &'a [Standing],
+    pub(super) inventory: &'a Inventory,
+    /// What of the inventory is still there and not wanted; with where it is found.
+    pub(super) left: &'a BTreeMap<ObjectId, (Resource, Meta)>,
+    /// What the other apps of the revision want.
+    pub(super) claims: &'a Claims,
+    pub(super) prune: &'a PrunePolicy,
+    pub(super) replace: &'a [String],
+    /// Namespaces that leave and in which somebody else has something; with what.
+    pub(super) inhabited: &'a BTreeMap<String, String>,
+}
+
+/// The plan.
+///
+/// # Errors
+/// When a wanted object is somebody else's.
+pub(super) fn plan(scene: &Scene<'_>) -> Result<Plan<Action>, RuntimeError> {
+    for (wanted, standing) in scene.wanted.iter().zip(scene.standing) {
+        if let Standing::Foreign(owner) = standing {
+            return Err(RuntimeError::Foreign { object: named(&wanted.id), owner: owner.clone() });
+        }
+    }
+    let mut inventory = Inventory::new();
+    let mut steps = removals(scene);
+    for (wanted, standing) in scene.wanted.iter().zip(scene.standing) {
+        inventory.insert(named(&wanted.id), wanted.digest.clone());
+        additions(scene, wanted, standing, &mut steps);
+    }
+    Ok(Plan { steps, inventory })
+}
+
+fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
+    let wanted: BTreeSet<&ObjectId> = scene.wanted.iter().map(|it| &it.id).collect();
+    let mut leaving: Vec<(&ObjectId, &Resource, &Meta)> = Vec::new();
+    for id in scene.inventory.keys().filter_map(id_of) {
+        let Some((id, (resource, meta))) = scene.left.get_key_value(&id) else { continue };
+        let label = |key: &str| meta.labels.get(key).map(String::as_str);
+        let ours = label(MANAGED_BY) == Some("burgee") && label(FLEET) == Some(scene.fleet);
+        // Handed over, or somebody's by now: nothing to delete, and no longer ours.
+        let stays = wanted.contains(id)
+            || scene.claims.contains_key(id)
+            || !ours
+            || label(APP) != Some(scene.app)
+            || meta.annotations.get(PRUNE).is_some_and(|value| value == "disabled")
+            || is_kept(&id.kind, scene.prune)
+            || (id.kind.is("", "Namespace") && scene.inhabited.contains_key(&id.name));
+        if !stays && !meta.is_deleting {
+            leaving.push((id, resource, meta));
+        }
+    }
+    leaving.sort_by_key(|(id, resource, _)| std::cmp::Reverse((rank(&id.kind, resource.namespaced), *id)));
+    leaving
+        .into_iter()
+        .map(|(id, resource, meta)| Step {
+            verb: Verb::Delete,
+            object: named(id),
+            why: "no longer wanted".to_owned(),
+            after_steady: holds_data(&id.kind),
+            data: Action::Delete { id: id.clone(), resource: resource.clone(), uid: meta.uid.clone() },
+        })
+        .collect()
+}
+
+/// What `prune.keep` names stays, and is nobody's from then on.
+fn is_kept(kind: &Kind, prune: &PrunePolicy) -> bool {
+    let keeps = |word: &str| prune.keep.iter().any(|kept| kept == word);
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("", "PersistentVolumeClaim") => keeps("pvcs"),
+        ("", "PersistentVolume") => keeps("volumes"),
+        ("", "Namespace") => keeps("namespaces"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => keeps("crds"),
+        _ => false,
+    }
+}
+
+/// With these goes what they hold: only once the device is steady.
+fn holds_data(kind: &Kind) -> bool {
+    matches!(
+        (kind.group.as_str(), kind.kind.as_str()),
+        ("", "PersistentVolumeClaim" | "PersistentVolume" | "Namespace")
+            | ("apiextensions.k8s.io", "CustomResourceDefinition")
+    )
+}
+
+fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mut Vec<Step<Action>>) {
+    let (verb, why, uid) = match standing {
+        Standing::Same | Standing::Foreign(_) => return,
+        Standing::Missing => (Verb::Create, "missing".to_owned(), None),
+        Standing::Adopted(meta) => (Verb::Update, "taken over".to_owned(), Some(&meta.uid)),
+        Standing::Differs(meta, why) => (Verb::Update, why.clone(), Some(&meta.uid)),
+        Standing::Leaving(meta) => {
+            steps.push(Step {
+                verb: Verb::Wait,
+                object: named(&wanted.id),
+                why: "it is being deleted".to_owned(),
+                after_steady: false,
+                data: Action::AwaitGone {
+                    id: wanted.id.clone(),
+                    resource: wanted.resource.clone(),
+                    uid: meta.uid.clone(),
+                },
+            });
+            (Verb::Create, "deleted by somebody".to_owned(), None)
+        }
+    };
+    let mut object = wanted.object.clone();
+    if let Some(uid) = uid {
+        // One that was made anew meanwhile is not the one that was judged.
+        object["metadata"]["uid"] = uid.as_str().into();
+    }
+    steps.push(Step {
+        verb,
+        object: named(&wanted.id),
+        why,
+        after_steady: false,
+        data: Action::Apply {
+            id: wanted.id.clone(),
+            resource: wanted.resource.clone(),
+            body: object.to_string().into(),
+            replace: scene.replace.contains(&wanted.id.kind.kind),
+        },
+    });
+    if wanted.id.kind.is("apiextensions.k8s.io", "CustomResourceDefinition") {
+        steps.push(Step {
+            verb: Verb::Wait,
+            object: named(&wanted.id),
+            why: "until it is served".to_owned(),
+            after_steady: false,
+            data: Action::AwaitServed { id: wanted.id.clone(), resource: wanted.resource.clone() },
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

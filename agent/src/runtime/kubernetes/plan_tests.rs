@@ -1,0 +1,181 @@
+//! Plans, by case.
+
+use std::collections::BTreeMap;
+
+use fleet::desired::{Limit, PrunePolicy};
+use fleet::kubernetes::ObjectId;
+use serde_json::json;
+
+use super::super::api::{Meta, Resource};
+use super::super::objects::{Claims, Wanted, named};
+use super::super::order::rank;
+use super::{Action, Scene, Standing, plan};
+use crate::ports::runtime::{Inventory, Step};
+
+fn line(step: &Step<Action>) -> String {
+    let verb = format!("{:?}", step.verb).to_lowercase();
+    let later = if step.after_steady { " (once steady)" } else { "" };
+    format!("{verb} {}{later}: {}", step.object, step.why)
+}
+
+fn id(text: &str) -> ObjectId {
+    text.parse().unwrap()
+}
+
+fn resource(id: &ObjectId) -> Resource {
+    Resource {
+        kind: id.kind.clone(),
+        api_version: "v1".to_owned(),
+        plural: "things".to_owned(),
+        namespaced: id.namespace.is_some(),
+        listable: true,
+    }
+}
+
+fn wanted(text: &str) -> Wanted {
+    let id = id(text);
+    let resource = resource(&id);
+    let rank = rank(&id.kind, resource.namespaced);
+    Wanted { object: json!({"metadata": {"name": id.name}}), digest: "d".to_owned(), resource, rank, id }
+}
+
+/// Ours, of an app.
+fn meta(app: &str) -> Meta {
+    let labels = [("app.kubernetes.io/managed-by", "burgee"), ("burgee.dev/fleet", "retail"), ("burgee.dev/app", app)];
+    Meta {
+        uid: "u".to_owned(),
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..Meta::default()
+    }
+}
+
+struct Case {
+    wanted: Vec<(&'static str, Standing)>,
+    left: Vec<(&'static str, Meta)>,
+    claims: Vec<&'static str>,
+    keep: Vec<&'static str>,
+    inhabited: Vec<&'static str>,
+}
+
+fn case() -> Case {
+    Case { wanted: vec![], left: vec![], claims: vec![], keep: vec![], inhabited: vec![] }
+}
+
+fn check(name: &str, case: Case, want: &[&str]) {
+    let mut all: Vec<(Wanted, Standing)> = case.wanted.into_iter().map(|(id, stands)| (wanted(id), stands)).collect();
+    all.sort_by_key(|(it, _)| (it.rank, it.id.clone()));
+    let (wanted, standing): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    let left: BTreeMap<_, _> =
+        case.left.into_iter().map(|(text, meta)| (id(text), (resource(&id(text)), meta))).collect();
+    let inventory: Inventory = left.keys().map(|id| (named(id), String::new())).collect();
+    let claims: Claims = case.claims.iter().map(|text| (id(text), "other".parse().unwrap())).collect();
+    let prune = PrunePolicy {
+        enabled: true,
+        max_delete: Limit::Percent(50),
+        keep: case.keep.iter().map(|word| (*word).to_owned()).collect(),
+    };
+    let inhabited = case.inhabited.iter().map(|name| ((*name).to_owned(), "Pod a".to_owned())).collect();
+    let scene = Scene {
+        app: "pos",
+        fleet: "retail",
+        wanted: &wanted,
+        standing: &standing,
+        inventory: &inventory,
+        left: &left,
+        claims: &claims,
+        prune: &prune,
+        replace: &["Job".to_owned()],
+        inhabited: &inhabited,
+    };
+    let got: Vec<String> = match plan(&scene) {
+        Ok(plan) => plan.steps.iter().map(line).collect(),
+        Err(error) => vec![error.to_string()],
+    };
+    assert_eq!(got, want, "{name}");
+}
+
+#[test]
+fn plans() {
+    check("nothing to do", Case { wanted: vec![("ConfigMap/a/x", Standing::Same)], ..case() }, &[]);
+    check(
+        "in the order of kinds, definitions waited for",
+        Case {
+            wanted: vec![
+                ("Deployment.apps/a/web", Standing::Missing),
+                ("Widget.example.com/a/w", Standing::Missing),
+                ("CustomResourceDefinition.apiextensions.k8s.io/widgets.example.com", Standing::Missing),
+                ("Namespace/a", Standing::Missing),
+                ("ConfigMap/a/x", Standing::Differs(meta("pos"), "its manifest".to_owned())),
+            ],
+            ..case()
+        },
+        &[
+            "create CustomResourceDefinition.apiextensions.k8s.io/widgets.example.com: missing",
+            "wait CustomResourceDefinition.apiextensions.k8s.io/widgets.example.com: until it is served",
+            "create Namespace/a: missing",
+            "update ConfigMap/a/x: its manifest",
+            "create Deployment.apps/a/web: missing",
+            "create Widget.example.com/a/w: missing",
+        ],
+    );
+    check(
+        "what leaves goes first, in reverse; what holds data later",
+        Case {
+            wanted: vec![("ConfigMap/a/x", Standing::Missing)],
+            left: vec![
+                ("Namespace/b", meta("pos")),
+                ("ConfigMap/b/y", meta("pos")),
+                ("Deployment.apps/b/old", meta("pos")),
+                ("PersistentVolumeClaim/b/data", meta("pos")),
+            ],
+            ..case()
+        },
+        &[
+            "delete Deployment.apps/b/old: no longer wanted",
+            "delete PersistentVolumeClaim/b/data (once steady): no longer wanted",
+            "delete ConfigMap/b/y: no longer wanted",
+            "delete Namespace/b (once steady): no longer wanted",
+            "create ConfigMap/a/x: missing",
+        ],
+    );
+    check(
+        "what is kept, claimed, handed over, foreign, marked or inhabited stays",
+        Case {
+            left: vec![
+                ("PersistentVolumeClaim/b/data", meta("pos")),
+                ("ConfigMap/b/claimed", meta("pos")),
+                ("ConfigMap/b/handed", meta("shelf")),
+                ("ConfigMap/b/foreign", Meta::default()),
+                (
+                    "ConfigMap/b/marked",
+                    Meta {
+                        annotations: [("burgee.dev/prune".to_owned(), "disabled".to_owned())].into(),
+                        ..meta("pos")
+                    },
+                ),
+                ("Namespace/b", meta("pos")),
+            ],
+            claims: vec!["ConfigMap/b/claimed"],
+            keep: vec!["pvcs"],
+            inhabited: vec!["b"],
+            ..case()
+        },
+        &[],
+    );
+    check(
+        "somebody else's is refused by name",
+        Case {
+            wanted: vec![
+                ("ConfigMap/a/x", Standing::Missing),
+                ("Secret/a/y", Standing::Foreign("managed by Helm".to_owned())),
+            ],
+            ..case()
+        },
+        &["Secret/a/y exists and is not burgee's (managed by Helm)"],
+    );
+    check(
+        "what is being deleted is waited for",
+        Case { wanted: vec![("ConfigMap/a/x", Standing::Leaving(meta("pos")))], ..case() },
+        &["wait ConfigMap/a/x: it is being deleted", "create ConfigMap/a/x: deleted by somebody"],
+    );
+}
