@@ -1,14 +1,11 @@
 //! Objects against the table that the command line brings, and definitions.
 
-use std::path::Path;
-
 use super::super::{Definitions, Schemas, collect};
 use super::{Known, inspect};
 use crate::kubernetes::{manifest, names, object};
 
 fn schemas() -> Schemas {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/src/kubernetes/table.txt");
-    Schemas::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+    Schemas::parse(include_str!("../../../../../cli/src/kubernetes/table.txt")).unwrap()
 }
 
 fn found(schemas: &Schemas, text: &str, definitions: &str) -> Vec<String> {
