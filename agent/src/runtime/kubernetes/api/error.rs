@@ -200,10 +200,14 @@ pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A message without what stands between quotation marks behind `Invalid value`.
+/// A message without what stands behind `Invalid value`, nor behind `got`,
+/// where the server prints what it was given in a form of its own, to the end.
 fn redacted(message: &str) -> String {
     let mut clear = String::new();
-    let mut rest = message;
+    let (mut rest, cut) = match message.find(", got ") {
+        Some(at) => (&message[..at], true),
+        None => (message, false),
+    };
     while let Some(at) = rest.find("value: ") {
         let (before, after) = rest.split_at(at + "value: ".len());
         clear.push_str(before);
@@ -226,6 +230,9 @@ fn redacted(message: &str) -> String {
         rest = quoted.unwrap_or_else(|| after.find([':', ',', ']']).map_or("", |end| &after[end..]));
     }
     clear.push_str(rest);
+    if cut {
+        clear.push_str(", got …");
+    }
     clear
 }
 
@@ -261,6 +268,11 @@ mod tests {
             (r#"data.a: Invalid value: "s3cr\"et": no base64"#, "data.a: Invalid value: …: no base64"),
             ("x: Invalid value: 12: must be less", "x: Invalid value: …: must be less"),
             ("nothing here", "nothing here"),
+            (
+                r#".data.password: expected string, got &value.valueUnstructured{Value:"hunter2"}"#,
+                ".data.password: expected string, got …",
+            ),
+            (".stringData: expected map, got &{hunter2}", ".stringData: expected map, got …"),
             (r#"a: value: "b", value: "c""#, "a: value: …, value: …"),
         ];
         for (message, want) in cases {

@@ -10,7 +10,7 @@ use super::discovery::Resource;
 use super::error::{ApiError, Status};
 use super::list::encoded;
 use super::meta::Meta;
-use super::{Api, META, Request, unreachable};
+use super::{ANSWER, Api, META, Request, unreachable};
 
 /// The server ends a watch after this; the next goes on where it ended.
 const LASTS: Duration = Duration::from_secs(540);
@@ -74,7 +74,16 @@ impl Api {
         );
         let request = Request { method: Method::GET, path: &path, accept: META, body: None, limit: None };
         let server = self.connect()?.server.to_string();
-        Ok(Watch { response: self.send(&request).await?, server, buffer: Vec::new(), looked: 0 })
+        // The watch itself lasts; its beginning must not: a server that hangs
+        // takes connections and answers none.
+        let response = match tokio::time::timeout(ANSWER, self.send(&request)).await {
+            Ok(response) => response?,
+            Err(_) => {
+                let source = format!("no answer within {} s", ANSWER.as_secs()).into();
+                return Err(ApiError::Unreachable { server, hint: None, source });
+            }
+        };
+        Ok(Watch { response, server, buffer: Vec::new(), looked: 0 })
     }
 }
 
