@@ -112,9 +112,15 @@ fn a_definition_and_what_it_defines_come_in_one_revision() {
     // An object of a definition is drift like any other.
     cluster.kubectl(&["-n", &stage.space, "patch", &kind, "w", "--type=merge", "-p", r#"{"spec":{"size":9}}"#]);
     until("it is repaired", LONG, || (cluster.get(&stage.space, &kind, "w")["spec"]["size"] == 3).then_some(()));
+    // Somebody takes the definition away, and all objects with it: both come back.
+    let name = format!("widgets.{group}");
+    cluster.kubectl(&["delete", "customresourcedefinition", &name]);
+    until("the definition and its object are back", Duration::from_secs(120), || {
+        let found = cluster.try_kubectl(&["-n", &stage.space, "get", &kind, "w", "-o", "jsonpath={.spec.size}"]);
+        (found.as_deref() == Ok("3")).then_some(())
+    });
     stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: []\n");
     stage.pushed("leaves");
-    let name = format!("widgets.{group}");
     until("the definition goes once steady", LONG, || {
         (cluster.get("", "customresourcedefinition", &name) == Value::Null).then_some(())
     });
@@ -405,7 +411,16 @@ fn a_server_that_has_lost_its_sight_loses_nothing() {
         stage.start();
         stage.manifest("shop", "x.yaml", &maps(&["a", "b"]));
         stage.push("c goes");
-        std::thread::sleep(Duration::from_secs(4));
+        if fault == Fault::Error {
+            let status = stage.device.wait("it says what it can't read", 30, |status| {
+                status["conditions"].to_string().contains("cannot read the objects of this fleet")
+            });
+            assert_eq!(status["blocked"].to_string(), "[]", "no revision is to blame: {status:#}");
+            assert_eq!(cluster.get(&stage.space, "configmap", "c")["data"]["value"], "1", "nothing is pruned");
+        } else {
+            // By name it is still there, and asked for by name it goes.
+            until("c is gone", LONG, || (cluster.get(&stage.space, "configmap", "c") == Value::Null).then_some(()));
+        }
         for name in ["a", "b"] {
             assert_eq!(cluster.get(&stage.space, "configmap", name)["data"]["value"], "1", "{fault:?}");
         }

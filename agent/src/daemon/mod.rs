@@ -17,6 +17,7 @@ mod probe;
 mod record;
 mod status;
 mod tally;
+mod wake;
 mod watch;
 mod work;
 

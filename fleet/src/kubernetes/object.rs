@@ -78,6 +78,10 @@ impl FromStr for ObjectId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (kind, name) = text.split_once('/').ok_or("an object is written Kind.group/namespace/name")?;
         let (namespace, name) = name.split_once('/').map_or((None, name), |(at, name)| (Some(at.to_owned()), name));
+        // Without a name, the path of an object is that of all of them.
+        if name.is_empty() || namespace.as_deref() == Some("") {
+            return Err("an object has a name, and its namespace has one");
+        }
         Ok(Self { kind: kind.parse()?, namespace, name: name.to_owned() })
     }
 }
@@ -160,7 +164,7 @@ mod tests {
         }
         assert!(Kind::of("apps/v1", "Deployment").is("apps", "Deployment"));
         assert!(Kind::of("v1", "Secret").is("", "Secret"));
-        for wrong in ["", "web", "/x"] {
+        for wrong in ["", "web", "/x", "ConfigMap/", "ConfigMap/shop/", "ConfigMap//a"] {
             assert!(wrong.parse::<ObjectId>().is_err(), "{wrong:?}");
         }
     }

@@ -9,6 +9,7 @@ use fleet::kubernetes::{Kind, ObjectId};
 use fleet::name::{AppName, FleetName};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Meta, Resource, WatchEvent};
 use super::owner::{FLEET, MANAGED_BY};
@@ -16,6 +17,9 @@ use crate::retry::Backoff;
 
 /// Between tries to list and watch again.
 const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+
+/// A watch that ended sooner is not begun again at once.
+const LASTED: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Cache {
@@ -173,9 +177,18 @@ impl Shared {
     async fn keep(&self, api: &Api, resource: &Resource, selector: &str, mut version: String) {
         let mut failures = 0;
         loop {
-            match self.watch(api, resource, selector, &mut version).await {
-                // It lasted its time: on from where it ended.
-                Ok(()) => failures = 0,
+            let began = Instant::now();
+            let ended = self.watch(api, resource, selector, &mut version).await;
+            if began.elapsed() > LASTED {
+                failures = 0;
+            }
+            match ended {
+                // On from where it ended; at once only if it lasted.
+                Ok(()) if failures == 0 && began.elapsed() > LASTED => {}
+                Ok(()) => {
+                    failures += 1;
+                    tokio::time::sleep(AGAIN.delay(failures, 0)).await;
+                }
                 Err(error) => {
                     tracing::debug!(kind = %resource.kind, %error, "a watch broke off");
                     failures += 1;

@@ -103,6 +103,8 @@ impl ApiError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
+            // A namespace that ends: its successor takes objects again.
+            Self::Refused { status: 403, message, .. } if message.contains("because it is being terminated") => true,
             // Said with 500, and as true the next time.
             Self::Refused { status: 500, message, .. } if message.contains("failed to create typed patch object") => {
                 false
@@ -256,6 +258,8 @@ mod tests {
         assert_eq!(missing.to_string(), "configmaps \"a\" not found");
         assert!(!ApiError::refused(404, b"404 page not found").is_missing());
         assert!(ApiError::refused(503, b"").is_transient());
+        let ending = br#"{"message":"configmaps \"a\" is forbidden: unable to create new content in namespace x because it is being terminated"}"#;
+        assert!(ApiError::refused(403, ending).is_transient() && !ApiError::refused(403, b"").is_transient());
         let unknown = br#"{"message":"failed to create typed patch object (a; /v1, Kind=ConfigMap): .x: field not declared in schema"}"#;
         assert!(!ApiError::refused(500, unknown).is_transient());
         let body = br#"{"message":"Job.batch \"a\" is invalid: spec.template: Invalid value: {}: field is immutable"}"#;

@@ -272,7 +272,15 @@ impl Api {
                 waited += pause;
                 continue;
             }
-            return Err(ApiError::refused(status, &body));
+            let refused = ApiError::refused(status, &body);
+            if status == 404 && !refused.is_missing() {
+                // The path itself is unknown: a definition is gone, or the server
+                // was updated. While it is being asked, that is known already.
+                if let Ok(mut discovered) = self.discovered.try_lock() {
+                    *discovered = None;
+                }
+            }
+            return Err(refused);
         }
     }
 
