@@ -19,6 +19,7 @@ pub mod process;
 pub mod proxy;
 pub mod repo;
 pub mod stage;
+pub mod supervisor;
 pub mod systemd;
 pub mod trust;
 pub mod voice;

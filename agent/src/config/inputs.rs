@@ -69,6 +69,7 @@ enum Value {
     Texts(Vec<String>),
     Number(u64),
     Labels(BTreeMap<String, String>),
+    Flag(bool),
 }
 
 /// The merged configuration, not yet validated.
@@ -188,6 +189,13 @@ impl Inputs {
         })
     }
 
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.values.get(key).and_then(|said| match said.value {
+            Value::Flag(flag) => Some(flag),
+            _ => None,
+        })
+    }
+
     pub(super) fn labels(&self, key: &str) -> Option<Said<BTreeMap<String, String>>> {
         self.values.get(key).and_then(|said| match &said.value {
             Value::Labels(labels) => Some(said.with(labels.clone())),
@@ -212,6 +220,7 @@ fn taken(kind: Kind, value: &DeValue<'_>) -> Option<Value> {
             let number = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
             (least..=most).contains(&number).then_some(Value::Number(number))
         }
+        (Kind::Flag, DeValue::Boolean(flag)) => Some(Value::Flag(*flag)),
         (Kind::Labels, DeValue::Table(table)) => {
             let pairs = table
                 .iter()

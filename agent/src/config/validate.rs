@@ -9,7 +9,7 @@ use fleet::name::DeviceName;
 use super::inputs::{Inputs, Said};
 use super::settings::{
     ComposeSettings, ControlSettings, DeviceSettings, FilesSettings, HealthSettings, HubSettings, KubernetesSettings,
-    Limits, MqttSettings, Settings, SourceSettings, StoreSettings,
+    Limits, MqttSettings, Settings, SourceSettings, StoreSettings, UpdateSettings,
 };
 use super::{ConfigError, PLACES};
 
@@ -33,7 +33,8 @@ impl Inputs {
             health: HealthSettings { exec: self.absolute("health.exec")? },
             hub: self.hub()?,
             mqtt: self.mqtt()?,
-            store: StoreSettings { path: self.path("store.path").unwrap_or_else(|| "/var/lib/burgee".into()) },
+            update: self.update()?,
+            store: StoreSettings { path: self.store() },
             control: ControlSettings { socket: self.socket() },
             metrics: self.metrics()?,
         })
@@ -44,6 +45,21 @@ impl Inputs {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.path("control.socket").unwrap_or_else(|| SOCKET.into())
+    }
+
+    /// The store alone: where a newer agent lies is looked up before all else.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.path("store.path").unwrap_or_else(|| "/var/lib/burgee".into())
+    }
+
+    fn update(&self) -> Result<UpdateSettings, ConfigError> {
+        Ok(UpdateSettings {
+            enabled: self.flag("update.enabled").unwrap_or(true),
+            limit: Duration::from_secs(self.number("update.limit_secs").unwrap_or(600)),
+            ca_file: self.path("update.ca_file").or_else(|| self.path("source.ca_file")),
+            proxy: self.url("source.proxy", &["http", "https", "socks5"])?,
+        })
     }
 
     fn device(&self) -> Result<DeviceSettings, ConfigError> {
