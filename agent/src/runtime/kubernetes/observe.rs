@@ -46,7 +46,7 @@ impl Sight<'_> {
     ) -> Result<(Vec<Wanted>, Vec<Standing>), RuntimeError> {
         let mut wanted = self.objects(task, app, spec).await?;
         self.follow(task, &wanted).await?;
-        let strangers = self.strangers(&wanted).await?;
+        let strangers = self.strangers(task, &wanted).await?;
         let mut standing = Vec::with_capacity(wanted.len());
         for it in &wanted {
             standing.push(self.standing(task, spec, it, strangers.get(&it.id)));
@@ -115,7 +115,9 @@ impl Sight<'_> {
     }
 
     /// What bears the name of a wanted object and not our marks.
-    async fn strangers(&self, wanted: &[Wanted]) -> Result<BTreeMap<ObjectId, Meta>, RuntimeError> {
+    async fn strangers(&self, task: &Task<'_>, wanted: &[Wanted]) -> Result<BTreeMap<ObjectId, Meta>, RuntimeError> {
+        // Those with the mark are known: a thousand of them are not listed for each app.
+        let selector = format!("{FLEET}!={}", task.fleet);
         let resources = self.resources(false).await?;
         let mut missing: BTreeMap<(&Kind, Option<&str>), Vec<&Wanted>> = BTreeMap::new();
         for it in wanted.iter().filter(|it| self.cache.get(&it.id).is_none()) {
@@ -126,7 +128,7 @@ impl Sight<'_> {
         let mut found = BTreeMap::new();
         for ((kind, namespace), several) in missing {
             if several.len() >= LISTED {
-                let list = self.api.list_meta(&several[0].resource, namespace, "").await;
+                let list = self.api.list_meta(&several[0].resource, namespace, &selector).await;
                 let (metas, _) = list.map_err(|error| error.reading(&format!("the list of {kind}")))?;
                 for meta in metas {
                     let id =

@@ -101,8 +101,13 @@ impl Api {
     /// # Errors
     /// When it can't be asked.
     pub async fn rediscover(&self) -> Result<Arc<Resources>, ApiError> {
-        *self.discovered.lock().await = None;
+        self.forget_resources().await;
         self.resources().await
+    }
+
+    /// What the server knows has changed: it is asked when that is needed next.
+    pub async fn forget_resources(&self) {
+        *self.discovered.lock().await = None;
     }
 
     /// An object; `None` where the server says that there is none.
@@ -144,13 +149,39 @@ impl Api {
         body: &[u8],
         dry_run: bool,
     ) -> Result<Value, ApiError> {
+        self.apply_as("application/json", resource, (namespace, name), body, dry_run).await
+    }
+
+    /// The same; of what the object is then its metadata alone, on the wire, too.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn apply_meta(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        body: &[u8],
+        dry_run: bool,
+    ) -> Result<Meta, ApiError> {
+        self.apply_as(META, resource, (namespace, name), body, dry_run).await
+    }
+
+    async fn apply_as<T: DeserializeOwned>(
+        &self,
+        accept: &'static str,
+        resource: &Resource,
+        (namespace, name): (Option<&str>, &str),
+        body: &[u8],
+        dry_run: bool,
+    ) -> Result<T, ApiError> {
         let dry = if dry_run { "&dryRun=All" } else { "" };
         let path = format!("{}?fieldManager={MANAGER}&force=true{dry}", resource.path(namespace, Some(name)));
         let secret = resource.kind.is("", "Secret");
         let request = Request {
             method: Method::PATCH,
             path: &path,
-            accept: "application/json",
+            accept,
             body: Some(("application/apply-patch+yaml", body)),
             limit: Some(ANSWER),
         };
