@@ -76,7 +76,8 @@ impl KubernetesRuntime {
 
     async fn rehearse_one(&self, it: &Wanted, fresh: bool) -> Result<(), RuntimeError> {
         let body = if fresh { plan::creating(&it.object) } else { it.object.to_string() };
-        let said = self.api.apply_meta(&it.resource, it.id.namespace.as_deref(), &it.id.name, body.as_bytes(), true).await;
+        let said =
+            self.api.apply_meta(&it.resource, it.id.namespace.as_deref(), &it.id.name, body.as_bytes(), true).await;
         match said {
             Ok(_) => Ok(()),
             // Of a definition that comes with this revision; or somebody is quicker: the plan will see.

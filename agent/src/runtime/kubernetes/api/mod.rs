@@ -417,18 +417,22 @@ async fn refusal(mut response: Response) -> Vec<u8> {
 
 fn unreachable(server: &str, error: reqwest::Error) -> ApiError {
     let text = error::chain(&error);
-    let hint = if text.contains("NotValidYet") || text.contains("not valid yet") {
-        Some("its certificate is not valid yet by this device's clock: check the time service")
+    // In words of its own: those of TLS name the time, and so change with it.
+    let (hint, words) = if text.contains("NotValidYet") || text.contains("not valid yet") {
+        (Some("check the time service"), Some("its certificate is not valid yet by this device's clock"))
     } else if text.contains("Expired") || text.contains("expired") {
-        Some("its certificate has expired by this device's clock: check the time service, else renew it")
+        let words = "its certificate has expired by this device's clock";
+        (Some("check the time service, else renew it"), Some(words))
     } else if text.contains("UnknownIssuer") {
-        Some("the kubeconfig's certificate authority is not the server's: the cluster may have been made anew")
+        let hint = "the kubeconfig's certificate authority is not the server's: the cluster may have been made anew";
+        (Some(hint), None)
     } else if error.is_connect() {
-        Some("see whether k3s (or the API server) runs; the agent tries again by itself")
+        (Some("see whether k3s (or the API server) runs; the agent tries again by itself"), None)
     } else {
-        None
+        (None, None)
     };
-    ApiError::Unreachable { server: server.to_owned(), hint: hint.map(str::to_owned), source: Box::new(error) }
+    let source = words.map_or_else(|| error.into(), Into::into);
+    ApiError::Unreachable { server: server.to_owned(), hint: hint.map(str::to_owned), source }
 }
 
 /// A kind's name for messages about listings.
