@@ -6,6 +6,7 @@
 
 pub mod api;
 mod cache;
+mod closer;
 mod differences;
 mod execute;
 mod fields;

@@ -5,6 +5,7 @@
 
 mod discovery;
 mod error;
+mod items;
 mod list;
 mod meta;
 mod watch;
