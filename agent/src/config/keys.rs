@@ -32,7 +32,7 @@ impl Kind {
 const DAY: u64 = 86_400;
 
 /// Every key, by its full name.
-pub const KEYS: [(&str, Kind); 33] = [
+pub const KEYS: [(&str, Kind); 34] = [
     ("device.name", Kind::Text),
     ("device.labels", Kind::Labels),
     ("source.url", Kind::Text),
@@ -61,6 +61,7 @@ pub const KEYS: [(&str, Kind); 33] = [
     ("health.exec", Kind::Paths),
     ("hub.url", Kind::Text),
     ("hub.ca_file", Kind::Path),
+    ("hub.token_file", Kind::Path),
     ("mqtt.url", Kind::Text),
     ("mqtt.ca_file", Kind::Path),
     ("store.path", Kind::Path),

@@ -11,6 +11,7 @@ mod durable;
 mod exchange;
 mod http;
 mod identity;
+mod join;
 mod mqtt;
 mod pace;
 mod spool;
@@ -20,7 +21,6 @@ use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fleet::name::DeviceName;
 use fleet::wire::report::ReportBody;
 use fleet::wire::status::LinkState;
 use tokio::sync::mpsc;
@@ -31,15 +31,19 @@ pub(crate) use self::durable::write as write_durably;
 use self::exchange::{Exchange, Identity};
 use self::http::HttpsWay;
 pub(crate) use self::http::HubClient;
-pub use self::identity::{Enrolment, device_key, enrolment, enrolment_path, keep_enrolment, key_path, make_device_key};
+pub use self::identity::{
+    Enrolment, device_key, enrolment, enrolment_path, keep_enrolment, keep_name, key_path, make_device_key,
+};
+use self::join::Joining;
+pub(crate) use self::join::{Applicant, enrolment_in};
 use self::mqtt::MqttWay;
 pub use self::pace::Pace;
 pub use self::spool::Bounds;
 use self::spool::Spool;
-use crate::config::settings::{HubSettings, MqttSettings, Settings};
+use crate::config::settings::{DeviceSettings, HubSettings, MqttSettings, Settings};
 use crate::ports::Reason as _;
 use crate::ports::clock::Clock;
-use crate::ports::uplink::{Inbound, Uplink, UplinkError};
+use crate::ports::uplink::{Inbound, Unenrolled, Uplink, UplinkError};
 use crate::tls;
 
 /// What the uplink is told.
@@ -48,7 +52,7 @@ pub struct UplinkSettings {
     pub hub: HubSettings,
     /// `agent.toml`'s broker; else the one that the hub named at enrolment.
     pub mqtt: Option<MqttSettings>,
-    pub device: DeviceName,
+    pub device: DeviceSettings,
     /// The store's folder.
     pub store: PathBuf,
     pub bounds: Bounds,
@@ -62,7 +66,7 @@ impl UplinkSettings {
         Some(Self {
             hub: settings.hub.clone()?,
             mqtt: settings.mqtt.clone(),
-            device: settings.device.name.clone(),
+            device: settings.device.clone(),
             store: settings.store.path.clone(),
             bounds: Bounds::default(),
             pace: Pace::default(),
@@ -108,6 +112,13 @@ impl<C: Clock + Send + Sync + 'static> Uplink for AnyUplink<C> {
         match self {
             Self::Hub(uplink) => uplink.links(),
             Self::None(uplink) => uplink.links(),
+        }
+    }
+
+    fn unenrolled(&self) -> Option<Unenrolled> {
+        match self {
+            Self::Hub(uplink) => uplink.unenrolled(),
+            Self::None(uplink) => uplink.unenrolled(),
         }
     }
 
@@ -216,6 +227,10 @@ impl<C: Clock + Send + Sync + 'static> Uplink for HubUplink<C> {
         self.exchange.links()
     }
 
+    fn unenrolled(&self) -> Option<Unenrolled> {
+        self.exchange.unenrolled()
+    }
+
     fn dropped(&self) -> u64 {
         self.exchange.dropped()
     }
@@ -227,7 +242,7 @@ impl<C: Clock + Send + Sync + 'static> Uplink for HubUplink<C> {
 
 /// Both ways, side by side, once there is all that they need.
 async fn connect<C: Clock + Send + Sync + 'static>(settings: UplinkSettings, exchange: Arc<Exchange<C>>) {
-    let Ready { identity, hub, mqtt } = ready(&settings).await;
+    let Ready { identity, hub, mqtt } = ready(&settings, &exchange).await;
     let (identity, pace) = (Arc::new(identity), settings.pace);
     let beside_mqtt = mqtt.is_some();
     let https = HttpsWay { exchange: exchange.clone(), identity: identity.clone(), hub, pace, beside_mqtt }.run();
@@ -250,22 +265,31 @@ struct Ready {
     mqtt: Option<BrokerAndTls>,
 }
 
-/// Waits until there is all that it takes, and says once what is missing.
-async fn ready(settings: &UplinkSettings) -> Ready {
-    let mut said = None;
+/// Waits until there is all that it takes, joins the hub where the device has
+/// a token for it, and says what is missing.
+async fn ready<C: Clock>(settings: &UplinkSettings, exchange: &Exchange<C>) -> Ready {
+    let mut joining = Joining::new(&settings.device);
     loop {
         let missing = match look(settings) {
-            Ok(Some(ready)) => return ready,
-            Ok(None) => ("the device is not enrolled".to_owned(), Some("run `burgee-agent enroll`".to_owned())),
+            Ok(Some(ready)) => {
+                // Power may have failed between the enrolment and this.
+                if let Some(file) = &settings.hub.token_file {
+                    join::forget_token(file);
+                }
+                exchange.enrolled(None);
+                return ready;
+            }
+            Ok(None) => match joining.turn(settings, &*exchange.clock).await {
+                None => continue,
+                Some(missing) => missing,
+            },
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                (format!("{error}{cause}"), error.hint())
+                let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                Unenrolled { reason: error.reason(), message: format!("{error}{cause}{hint}") }
             }
         };
-        if said.as_ref() != Some(&missing) {
-            tracing::warn!(cause = missing.0, hint = missing.1, "reports wait in the spool");
-            said = Some(missing);
-        }
+        exchange.enrolled(Some(missing));
         tokio::time::sleep(settings.pace.enrolment).await;
     }
 }
@@ -306,8 +330,9 @@ fn identity(settings: &UplinkSettings) -> Result<Option<Identity>, UplinkError> 
     let (Some(key), Some(enrolment)) = (device_key(&settings.store)?, enrolment(&settings.store)?) else {
         return Ok(None);
     };
-    if enrolment.device != settings.device {
-        return Err(UplinkError::OtherName { enrolled: enrolment.device, configured: settings.device.clone() });
+    let configured = &settings.device.name;
+    if enrolment.device != *configured {
+        return Err(UplinkError::OtherName { enrolled: enrolment.device, configured: configured.clone() });
     }
     Ok(Some(Identity { key, enrolment }))
 }
