@@ -140,7 +140,7 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Retry => answered(&global, ask(&socket()?, Ask::Retry).await?)?,
         Command::Logs { app, lines } => answered(&global, ask(&socket()?, Ask::Logs { app, lines }).await?)?,
         Command::Anchor { accept } => answered(&global, ask(&socket()?, Ask::Anchor { accept }).await?)?,
-        Command::Doctor => return doctor::doctor(inputs(), global.output).await,
+        Command::Doctor { bundle } => return doctor::doctor(inputs(), bundle, global.output).await,
         Command::Run { once } => return run(inputs()?.settings()?, once, global.output).await,
         Command::Render(args) => render::render(&inputs()?.settings()?, args, &SystemClock).await?,
         Command::Enroll(_) | Command::Verify(_) | Command::LookAtDatabase(_) => {

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet::wire::report::ReportBody;
 use fleet::wire::status::LinkState;
@@ -324,6 +325,22 @@ fn broker(url: &str, ca_file: Option<&PathBuf>, settings: &UplinkSettings) -> Re
     let tls = tls::client_config(ca_file.map(PathBuf::as_path))
         .map_err(|error| UplinkError::Tls { thing: url.to_owned(), source: error.into() })?;
     Ok((broker, Some(tls)))
+}
+
+/// Whether the broker that this device would use takes a connection (and TLS);
+/// its address, and why not. `None`: there is no broker. No session is begun.
+pub(crate) async fn knock(settings: &Settings, patience: Duration) -> Option<(String, Result<(), String>)> {
+    let uplink = UplinkSettings::new(settings)?;
+    let told = || enrolment(&uplink.store).ok().flatten().and_then(|enrolment| enrolment.mqtt);
+    let (url, ca_file) = match &uplink.mqtt {
+        Some(mqtt) => (mqtt.url.clone(), mqtt.ca_file.clone()),
+        None => (told()?, None),
+    };
+    let said = match broker(&url, ca_file.as_ref(), &uplink) {
+        Ok((broker, tls)) => mqtt::knock(&broker, tls.as_ref(), patience).await,
+        Err(error) => Err(error.to_string()),
+    };
+    Some((url, said))
 }
 
 fn identity(settings: &UplinkSettings) -> Result<Option<Identity>, UplinkError> {
