@@ -15,7 +15,7 @@ use fleet::wire::api::{
     CommandsAnswer, EnrollBody, ErrorAnswer, HubKeyAnswer, RefusedReport, ReportsAnswer, ReportsBody,
 };
 use fleet::wire::command::{Act, Command};
-use fleet::wire::enroll::{EnrollRequest, EnrollResponse, EnrollState};
+use fleet::wire::enroll::{EnrollRequest, EnrollResponse, EnrollState, refusal};
 use fleet::wire::jws::{self, Kind};
 use fleet::wire::key::PublicKey;
 use fleet::wire::notify::Notify;
@@ -215,6 +215,7 @@ fn enrolment() {
         trust: Some("ops@example.com ssh-ed25519 AAAA\n".to_owned()),
         labels: [("region".to_owned(), "eu".to_owned())].into(),
         message: None,
+        reason: None,
         retry_secs: None,
     };
     check("enroll-accepted", &response);
@@ -226,6 +227,7 @@ fn enrolment() {
         trust: None,
         labels: [].into(),
         message: Some("an operator has yet to accept the device".to_owned()),
+        reason: None,
         retry_secs: Some(15),
     };
     check("enroll-lobby", &lobby);
@@ -236,6 +238,8 @@ fn enrolment() {
         ..lobby
     };
     check("enroll-refused", &refused);
+    let why = EnrollResponse { reason: Some(refusal::TOKEN.to_owned()), ..refused };
+    check("enroll-refused-why", &why);
 
     let request = enroll();
     assert_eq!(EnrollRequest::open(&request.prove(&key(2)).unwrap()).unwrap(), request);

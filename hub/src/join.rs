@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
 use fleet::name::FleetName;
-use fleet::wire::enroll::{EnrollRequest, EnrollResponse, EnrollState};
+use fleet::wire::enroll::{EnrollRequest, EnrollResponse, EnrollState, refusal as reasons};
 use fleet::wire::token::TOKEN_LEEWAY;
 use jiff::{SignedDuration, Timestamp};
 
@@ -91,12 +91,12 @@ impl JoinRefused {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Proof => "EnrollProof",
-            Self::Clock { .. } => "EnrollClock",
-            Self::Token => "EnrollToken",
-            Self::Fleet { .. } => "EnrollFleet",
-            Self::Label { .. } => "EnrollLabel",
-            Self::Name => "EnrollName",
-            Self::Full => "EnrollFull",
+            Self::Clock { .. } => reasons::CLOCK,
+            Self::Token => reasons::TOKEN,
+            Self::Fleet { .. } => reasons::FLEET,
+            Self::Label { .. } => reasons::LABEL,
+            Self::Name => reasons::NAME,
+            Self::Full => reasons::FULL,
         }
     }
 }
@@ -205,6 +205,7 @@ fn answer(state: DeviceState, labels: BTreeMap<String, String>, terms: &Terms<'_
         trust: None,
         labels,
         message: (!accepted).then(|| "an operator has yet to accept the device".to_owned()),
+        reason: None,
         retry_secs: (!accepted).then_some(LOBBY_RETRY_SECS),
     }
 }
@@ -220,6 +221,7 @@ pub fn refusal(refused: &JoinRefused) -> EnrollResponse {
         trust: None,
         labels: BTreeMap::new(),
         message: Some(refused.to_string()),
+        reason: Some(refused.reason().to_owned()),
         retry_secs: None,
     }
 }

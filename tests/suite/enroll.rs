@@ -46,6 +46,7 @@ fn accepted(hub: &SigningKey) -> EnrollResponse {
         trust: Some(format!("ops@example.com {KEY}\n")),
         labels: [].into(),
         message: None,
+        reason: None,
         retry_secs: None,
     }
 }
@@ -75,6 +76,7 @@ impl Stage {
         let settings = Settings {
             device: DeviceSettings {
                 name: "store-1".parse().expect("a name"),
+                made_from: None,
                 labels: [("ring".to_owned(), "canary".to_owned())].into(),
             },
             source: SourceSettings {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agent::config::settings::{HubSettings, MqttSettings};
+use agent::config::settings::{DeviceSettings, HubSettings, MqttSettings};
 use agent::ports::clock::Clock;
 use agent::ports::uplink::{Inbound, Uplink};
 use agent::uplink::{Bounds, Enrolment, HubUplink, Pace, UplinkSettings, keep_enrolment, make_device_key};
@@ -278,9 +278,9 @@ impl Stage {
         };
         keep_enrolment(&store, &enrolment).expect("a disk");
         let settings = UplinkSettings {
-            hub: HubSettings { url, ca_file: None },
+            hub: HubSettings { url, ca_file: None, token_file: None },
             mqtt: mqtt.map(|(url, ca_file)| MqttSettings { url, ca_file }),
-            device: hub.device.clone(),
+            device: DeviceSettings { name: hub.device.clone(), made_from: None, labels: [].into() },
             store,
             bounds: Bounds::default(),
             pace: pace(),

@@ -10,8 +10,12 @@ use lexopt::prelude::{Long, Short, Value};
 use lexopt::{Parser, ValueExt as _};
 
 use super::Failure;
+use super::doctor::Bundle;
 use super::help;
 use crate::config::keys::nearest;
+
+/// The flag whose value may be left out.
+const BUNDLE: &str = "--bundle";
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +74,9 @@ pub enum Command {
     /// What follows the name; the command reads it itself.
     Verify(Vec<OsString>),
     Render(RenderArgs),
-    Doctor,
+    Doctor {
+        bundle: Bundle,
+    },
     Anchor {
         accept: CommitId,
     },
@@ -215,7 +221,12 @@ impl Rest {
                 None => failure,
             });
         };
-        let given = if known.value.is_some() { Some(value(parser, command)?) } else { None };
+        let given = match known.value {
+            // Its value may be left out.
+            Some(_) if known.long == BUNDLE => parser.optional_value(),
+            Some(_) => Some(value(parser, command)?),
+            None => None,
+        };
         self.flags.push((known.long, given));
         Ok(())
     }
@@ -249,6 +260,7 @@ impl Rest {
     fn command(mut self, name: &'static str) -> Result<Command, Failure> {
         let words = match name {
             "logs" => 1,
+            "doctor" if self.has(BUNDLE) => 1,
             _ => 0,
         };
         if self.positional.len() > words {
@@ -283,7 +295,13 @@ impl Rest {
                 }
                 Command::Render(RenderArgs { repo: self.text("--repo")?, device: self.text("--device")?, labels })
             }
-            "doctor" => Command::Doctor,
+            "doctor" => Command::Doctor {
+                bundle: match self.all(BUNDLE).last().cloned().or(word) {
+                    Some(path) => Bundle::To(path.into()),
+                    None if self.has(BUNDLE) => Bundle::Here,
+                    None => Bundle::No,
+                },
+            },
             "anchor" => Command::Anchor { accept: self.parsed("--accept")?.ok_or_else(|| needs("--accept REVISION"))? },
             other => return Err(find(other).err().unwrap_or_else(|| usage("no such command", None))),
         })
@@ -294,7 +312,7 @@ impl Rest {
 mod tests {
     use std::time::Duration;
 
-    use super::{Command, Global, Invocation, Output, Wait, parse};
+    use super::{Bundle, Command, Global, Invocation, Output, Wait, parse};
 
     fn check(line: &str) -> Result<Invocation, (u8, String, Option<String>)> {
         parse(line.split_whitespace().map(Into::into)).map_err(|failure| (failure.code, failure.message, failure.hint))
@@ -317,6 +335,10 @@ mod tests {
             ("suspend --all", plain(Command::Suspend { all: true })),
             ("logs pos -n 5", plain(Command::Logs { app: "pos".parse().unwrap(), lines: 5 })),
             ("logs -n5 pos", plain(Command::Logs { app: "pos".parse().unwrap(), lines: 5 })),
+            ("doctor", plain(Command::Doctor { bundle: Bundle::No })),
+            ("doctor --bundle", plain(Command::Doctor { bundle: Bundle::Here })),
+            ("doctor --bundle /tmp/x", plain(Command::Doctor { bundle: Bundle::To("/tmp/x".into()) })),
+            ("doctor --bundle=x", plain(Command::Doctor { bundle: Bundle::To("x".into()) })),
             ("sync --help", plain(Command::Help(Some("sync")))),
             ("help sync", plain(Command::Help(Some("sync")))),
             ("--help", plain(Command::Help(None))),
@@ -347,6 +369,7 @@ mod tests {
             ("status --confg x", "there is no option --confg", "did you mean --config?"),
             ("--prune sync", "there is no option --prune", "see burgee-agent --help"),
             ("logs", "logs needs an app's name", "see burgee-agent logs --help"),
+            ("doctor now", "\"now\" is one word too many", "see burgee-agent doctor --help"),
             ("status now", "\"now\" is one word too many", "see burgee-agent status --help"),
             ("status -o xml", "-o xml: expected json or table", "see burgee-agent status --help"),
             ("anchor", "anchor needs --accept REVISION", "see burgee-agent anchor --help"),

@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fleet::name::FleetName;
-use fleet::wire::api::EnrollBody;
-use fleet::wire::enroll::{EnrollRequest, EnrollResponse, EnrollState};
-use fleet::wire::key::{PublicKey, fingerprint};
+use fleet::wire::enroll::{EnrollResponse, EnrollState};
+use fleet::wire::key::fingerprint;
 use lexopt::prelude::{Long, Short, ValueExt as _};
 
 use crate::config::settings::{HubSettings, Settings};
@@ -25,7 +24,8 @@ use crate::ports::Reason as _;
 use crate::ports::clock::Clock;
 use crate::ports::uplink::UplinkError;
 use crate::uplink::{
-    Enrolment, HubClient, enrolment, hub_address, is_private, keep_enrolment, make_device_key, write_durably,
+    Applicant, HubClient, enrolment, enrolment_in, hub_address, is_private, keep_enrolment, keep_name, make_device_key,
+    write_durably,
 };
 
 const USAGE: &str = "\
@@ -33,6 +33,7 @@ usage: burgee-agent [--config FILE] enroll --hub URL (--token TOKEN | --token-fi
 
       --hub URL                     the hub, as https://host (default: hub.url of the settings)
       --token TOKEN                 the join token; --token-file keeps it out of the process list
+                                    (default: the file that hub.token_file names)
       --trust FILE                  who may sign content: becomes the file that source.trust names
       --trust-fingerprint SHA256:…  take the hub's file, if it holds these keys and no others (repeatable)
       --ca-file FILE                the hub's certificate authority (default: hub.ca_file of the settings)
@@ -162,6 +163,13 @@ fn text(parser: &mut lexopt::Parser) -> Result<String, EnrollError> {
     parser.value().and_then(|value| value.string()).map_err(|error| EnrollError::Usage(error.to_string()))
 }
 
+/// A join token: the file's first line.
+fn read_token(path: &Path) -> Result<String, EnrollError> {
+    let read = std::fs::read_to_string(path);
+    let read = read.map_err(|source| EnrollError::Trust { action: "read", path: path.to_path_buf(), source })?;
+    Ok(read.lines().next().unwrap_or_default().trim().to_owned())
+}
+
 /// `None`: help was asked for, and given.
 fn parse(args: impl IntoIterator<Item = OsString>, settings: &Settings) -> Result<Option<Ask>, EnrollError> {
     let usage = |error: lexopt::Error| EnrollError::Usage(error.to_string());
@@ -175,10 +183,7 @@ fn parse(args: impl IntoIterator<Item = OsString>, settings: &Settings) -> Resul
             Long("hub") => hub = Some(text(&mut parser)?),
             Long("token") => token = Some(text(&mut parser)?),
             Long("token-file") => {
-                let path = PathBuf::from(text(&mut parser)?);
-                let read = std::fs::read_to_string(&path);
-                let read = read.map_err(|source| EnrollError::Trust { action: "read", path, source })?;
-                token = Some(read.trim().to_owned());
+                token = Some(read_token(Path::new(&text(&mut parser)?))?);
             }
             Long("trust") => trust = Some(PathBuf::from(text(&mut parser)?)),
             Long("trust-fingerprint") => fingerprints.push(text(&mut parser)?),
@@ -207,6 +212,10 @@ fn parse(args: impl IntoIterator<Item = OsString>, settings: &Settings) -> Resul
             "{url} is not https: the token and the hub's key could be read and changed on the way"
         )));
     }
+    let token = match (token, configured.and_then(|hub| hub.token_file.as_ref())) {
+        (None, Some(path)) => Some(read_token(path)?),
+        (said, _) => said,
+    };
     let token = token.filter(|token| !token.is_empty()).ok_or_else(|| missing("--token TOKEN"))?;
     if let Some(wrong) = fingerprints.iter().find(|text| !text.starts_with("SHA256:") || text.len() != 50) {
         return Err(EnrollError::Usage(format!(
@@ -216,7 +225,15 @@ fn parse(args: impl IntoIterator<Item = OsString>, settings: &Settings) -> Resul
     if trust.is_some() && !fingerprints.is_empty() {
         return Err(EnrollError::Usage("--trust and --trust-fingerprint exclude each other".to_owned()));
     }
-    Ok(Some(Ask { hub: HubSettings { url, ca_file }, token, trust, fingerprints, fleet, wait, new_hub_key }))
+    Ok(Some(Ask {
+        hub: HubSettings { url, ca_file, token_file: None },
+        token,
+        trust,
+        fingerprints,
+        fleet,
+        wait,
+        new_hub_key,
+    }))
 }
 
 fn enroll<C: Clock>(ask: &Ask, settings: &Settings, clock: &C) -> Result<(), EnrollError> {
@@ -235,27 +252,20 @@ fn enroll<C: Clock>(ask: &Ask, settings: &Settings, clock: &C) -> Result<(), Enr
         outcome(&format!("in the lobby of {}: enroll again once the device is accepted", ask.hub.url));
         return Ok(());
     };
-    let (Some(fleet), Some(hub_key)) = (response.fleet, response.hub_key) else {
-        return Err(EnrollError::Incomplete);
-    };
-    if let Some(want) = ask.fleet.as_ref().filter(|want| **want != fleet) {
-        return Err(EnrollError::OtherFleet { got: fleet, want: want.clone() });
+    let offered = response.trust.clone();
+    let enrolment = enrolment_in(response, &ask.hub.url, &settings.device, clock.now());
+    let enrolment = enrolment.ok_or(EnrollError::Incomplete)?;
+    if let Some(want) = ask.fleet.as_ref().filter(|want| **want != enrolment.fleet) {
+        return Err(EnrollError::OtherFleet { got: enrolment.fleet, want: want.clone() });
     }
+    let hub_key = enrolment.hub_key;
     if let Some(known) = known.filter(|known| known.hub_key != hub_key && !ask.new_hub_key) {
         return Err(EnrollError::OtherHub { got: hub_key.fingerprint(), known: known.hub_key.fingerprint() });
     }
-    let enrolment = Enrolment {
-        hub: ask.hub.url.clone(),
-        hub_key,
-        fleet,
-        device: settings.device.name.clone(),
-        mqtt: response.mqtt,
-        labels: response.labels,
-        at: clock.now(),
-    };
+    keep_name(store, &settings.device)?;
     keep_enrolment(store, &enrolment)?;
     say(&format!("the hub signs by {}", hub_key.fingerprint()));
-    settle_trust(ask, &settings.source.trust, said, response.trust)?;
+    settle_trust(ask, &settings.source.trust, said, offered)?;
     if settings.hub.as_ref().is_none_or(|hub| hub_address(&hub.url).ok().as_ref() != Some(&ask.hub.url)) {
         say(&format!("hint: put this into the agent's settings: [hub] url = \"{}\"", ask.hub.url));
     }
@@ -271,23 +281,11 @@ async fn ask_hub<C: Clock>(
     clock: &C,
 ) -> Result<Option<EnrollResponse>, EnrollError> {
     let client = HubClient::new(&ask.hub)?;
+    let applicant = Applicant { device: &settings.device, key, token: &ask.token, fleet: ask.fleet.as_ref() };
     let mut waiting = false;
     loop {
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|error| EnrollError::Runtime(std::io::Error::other(error.to_string())))?;
-        let request = EnrollRequest {
-            fleet: ask.fleet.clone(),
-            name: settings.device.name.clone(),
-            labels: settings.device.labels.clone(),
-            key: PublicKey::from(key.verifying_key()),
-            token: ask.token.clone(),
-            at: clock.now(),
-            nonce: URL_SAFE_NO_PAD.encode(nonce),
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let proof = request.prove(key).map_err(|error| EnrollError::Usage(error.to_string()))?;
         let mut retry = Duration::from_secs(15);
-        match client.enroll(&EnrollBody { proof }).await {
+        match applicant.ask(&client, clock.now()).await {
             Ok(response) => match response.state {
                 EnrollState::Accepted => return Ok(Some(response)),
                 EnrollState::Refused => {

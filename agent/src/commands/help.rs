@@ -177,11 +177,15 @@ pub(super) const COMMANDS: [About; 15] = [
     },
     About {
         name: "doctor",
-        arguments: "",
+        arguments: "[--bundle [FILE]] [-o json]",
         summary: "look for what could keep the agent from working",
-        more: "One line for each part: ok, warn or fail, and a hint. Exits with 1 if one fails.\n\
-               Needs no running agent.",
-        flags: &[],
+        more: "One line for each part: ok, warn or fail, and a hint. Needs no running agent. Exits\n\
+               with 0 where nothing failed; else with 2 for a wrong configuration, 3 for a head that\n\
+               is refused, 5 where all that failed is out of reach, and 1 for the rest.\n\n\
+               With --bundle: writes doctor's lines, version, settings, status, history, sizes, log\n\
+               and facts of the system into one tar file for whoever helps, and prints its name.\n\
+               Passwords, tokens and keys are taken out.",
+        flags: &[option("--bundle", "[FILE]", "write it all into FILE (default: burgee-NAME-TIME.tar)")],
     },
     About {
         name: "anchor",

@@ -141,7 +141,7 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Retry => answered(&global, ask(&socket()?, Ask::Retry).await?)?,
         Command::Logs { app, lines } => answered(&global, ask(&socket()?, Ask::Logs { app, lines }).await?)?,
         Command::Anchor { accept } => answered(&global, ask(&socket()?, Ask::Anchor { accept }).await?)?,
-        Command::Doctor => return doctor::doctor(inputs(), global.output).await,
+        Command::Doctor { bundle } => return doctor::doctor(inputs(), bundle, global.output).await,
         Command::Run { once } => {
             // Before a setting is judged: a newer agent may know more of them.
             let launched = start::begin(&config::store(global.config.as_deref(), &global.set));

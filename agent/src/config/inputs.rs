@@ -168,6 +168,23 @@ impl Inputs {
         Ok(())
     }
 
+    /// What was said, a line each: `key = value  # place`. Secrets are in files
+    /// that are named here; a URL may still carry one.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let line = |(key, said): (&&str, &Said<Value>)| {
+            let value = match &said.value {
+                Value::Text(text) => format!("{text:?}"),
+                Value::Texts(texts) => format!("{texts:?}"),
+                Value::Number(number) => number.to_string(),
+                Value::Labels(labels) => format!("{labels:?}"),
+                Value::Flag(flag) => flag.to_string(),
+            };
+            format!("{key} = {value}  # {}", said.place)
+        };
+        self.values.iter().map(line).collect()
+    }
+
     pub(super) fn text(&self, key: &str) -> Option<Said<String>> {
         self.values.get(key).and_then(|said| match &said.value {
             Value::Text(text) => Some(said.with(text.clone())),

@@ -35,7 +35,7 @@ impl Kind {
 const DAY: u64 = 86_400;
 
 /// Every key, by its full name.
-pub const KEYS: [(&str, Kind); 36] = [
+pub const KEYS: [(&str, Kind); 37] = [
     ("device.name", Kind::Text),
     ("device.labels", Kind::Labels),
     ("source.url", Kind::Text),
@@ -64,6 +64,7 @@ pub const KEYS: [(&str, Kind); 36] = [
     ("health.exec", Kind::Paths),
     ("hub.url", Kind::Text),
     ("hub.ca_file", Kind::Path),
+    ("hub.token_file", Kind::Path),
     ("mqtt.url", Kind::Text),
     ("mqtt.ca_file", Kind::Path),
     ("update.enabled", Kind::Flag),

@@ -2,20 +2,27 @@
 //!
 //! Files become [`inputs::Inputs`] (keys with the place each came from, later
 //! files winning), and those become validated [`settings::Settings`]. Nothing
-//! here looks at the device beyond its configuration files and host name.
+//! here looks at the device beyond its configuration files and what its name is
+//! made of ([`facts`]).
 
+pub mod facts;
 pub mod inputs;
 pub mod keys;
+mod naming;
 pub mod settings;
 mod validate;
 
 use std::path::{Path, PathBuf};
 
 pub use self::inputs::Inputs;
+pub use self::naming::KeptName;
 use self::settings::Settings;
 
 /// Where fragments lie when no file is named, later ones winning.
 pub const PLACES: [&str; 3] = ["/usr/lib/burgee/agent.d", "/etc/burgee/agent.toml", "/etc/burgee/agent.d"];
+
+/// In the store: the name that was made of a pattern ([`KeptName`]).
+pub const KEPT_NAME: &str = "name.json";
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]

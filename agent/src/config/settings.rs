@@ -27,6 +27,8 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct DeviceSettings {
     pub name: DeviceName,
+    /// The pattern that the name was made from, where it is not just written.
+    pub made_from: Option<String>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -95,6 +97,8 @@ pub struct HealthSettings {
 pub struct HubSettings {
     pub url: String,
     pub ca_file: Option<PathBuf>,
+    /// A join token, by which a device that has not enrolled does so itself.
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]

@@ -168,3 +168,20 @@ fn a_named_file_must_be_there_and_fragments_are_read_by_name() {
     let names: Vec<_> = super::fragments(folder.path()).unwrap();
     assert_eq!(names, ["10-a.toml", "20-b.toml"].map(|name| folder.path().join(name)));
 }
+
+#[test]
+fn a_name_that_was_made_is_kept_for_its_pattern() {
+    let store = tempfile::tempdir().unwrap();
+    let with = |pattern: &str| {
+        let path = store.path().display();
+        parse(&format!("[device]\nname = \"{pattern}\"\n[source]\nurl = \"/r\"\n[store]\npath = \"{path}\""))
+    };
+    let made = with("till-{host}").unwrap().device;
+    assert_eq!(made.made_from.as_deref(), Some("till-{host}"));
+    std::fs::write(store.path().join("name.json"), r#"{"pattern":"till-{host}","name":"till-of-old"}"#).unwrap();
+    assert_eq!(with("till-{host}").unwrap().device.name.as_str(), "till-of-old");
+    assert_eq!(with("shop-{host}").unwrap().device.name.as_str(), made.name.as_str().replacen("till", "shop", 1));
+    assert_eq!(with("plain").unwrap().device.made_from, None);
+    let error = with("till-{uuid}").unwrap_err().to_string();
+    assert!(error.starts_with("agent.toml:2: device.name: {uuid} is nothing"), "{error}");
+}

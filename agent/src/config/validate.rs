@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use fleet::name::DeviceName;
 
+use super::facts::Facts;
 use super::inputs::{Inputs, Said};
+use super::naming::{self, KeptName};
 use super::settings::{
     ComposeSettings, ControlSettings, DeviceSettings, FilesSettings, HealthSettings, HubSettings, KubernetesSettings,
     Limits, MqttSettings, Settings, SourceSettings, StoreSettings, UpdateSettings,
 };
-use super::{ConfigError, PLACES};
+use super::{ConfigError, KEPT_NAME, PLACES};
 
 const SOCKET: &str = "/run/burgee/agent.sock";
 
@@ -63,19 +65,24 @@ impl Inputs {
     }
 
     fn device(&self) -> Result<DeviceSettings, ConfigError> {
-        let name = match self.text("device.name") {
-            Some(said) => said.value.parse().map_err(|error: fleet::name::InvalidName| {
-                let folded = said.value.to_ascii_lowercase().replace(['.', '_', ' '], "-");
-                let hint = folded.parse::<DeviceName>().ok().map(|name| format!("{name} would do"));
-                said.wrong(error.to_string(), hint.as_deref())
-            })?,
+        let (name, made_from) = match self.text("device.name") {
+            Some(said) if naming::is_pattern(&said.value) => (self.made(&said)?, Some(said.value)),
+            Some(said) => {
+                let name = said.value.parse().map_err(|error: fleet::name::InvalidName| {
+                    let folded = said.value.to_ascii_lowercase().replace(['.', '_', ' '], "-");
+                    let hint = folded.parse::<DeviceName>().ok().map(|name| format!("{name} would do"));
+                    said.wrong(error.to_string(), hint.as_deref())
+                })?;
+                (name, None)
+            }
             None => {
                 let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-                DeviceName::from_host(&host).map_err(|error| ConfigError::Missing {
+                let name = DeviceName::from_host(&host).map_err(|error| ConfigError::Missing {
                     key: "device.name",
                     cause: format!("the host's name won't do ({error})"),
                     hint: "set device.name in agent.toml".to_owned(),
-                })?
+                })?;
+                (name, None)
             }
         };
         let labels = self.labels("device.labels");
@@ -87,7 +94,26 @@ impl Inputs {
                 return Err(said.wrong(cause, None));
             }
         }
-        Ok(DeviceSettings { name, labels: labels.map(|said| said.value).unwrap_or_default() })
+        Ok(DeviceSettings { name, made_from, labels: labels.map(|said| said.value).unwrap_or_default() })
+    }
+
+    /// The name that a pattern gives: the one that was kept for it, else one
+    /// made of what the device is now.
+    fn made(&self, said: &Said<String>) -> Result<DeviceName, ConfigError> {
+        let kept = std::fs::read(self.store().join(KEPT_NAME)).ok();
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<KeptName>(&bytes).ok());
+        if let Some(kept) = kept.filter(|kept| kept.pattern == said.value) {
+            return Ok(kept.name);
+        }
+        naming::expand(&said.value, &Facts::read(Path::new("/"))).map_err(|error| {
+            let hint = match &error {
+                naming::Unnamed::Lacks { .. } => {
+                    Some("name it by something else: {serial}, {mac}, {machine-id}, {host}")
+                }
+                _ => None,
+            };
+            said.wrong(error.to_string(), hint)
+        })
     }
 
     /// Where the fleet repository is and who may sign: all that `verify` needs.
@@ -152,10 +178,13 @@ impl Inputs {
     }
 
     fn hub(&self) -> Result<Option<HubSettings>, ConfigError> {
-        let ca_file = self.path("hub.ca_file");
+        let (ca_file, token_file) = (self.path("hub.ca_file"), self.path("hub.token_file"));
         match self.url("hub.url", &["https", "http"])? {
-            Some(url) => Ok(Some(HubSettings { url: url.trim_end_matches('/').to_owned(), ca_file })),
-            None => self.alone("hub.ca_file", "hub.url").map(|()| None),
+            Some(url) => Ok(Some(HubSettings { url: url.trim_end_matches('/').to_owned(), ca_file, token_file })),
+            None => {
+                self.alone("hub.ca_file", "hub.url")?;
+                self.alone("hub.token_file", "hub.url").map(|()| None)
+            }
         }
     }
 

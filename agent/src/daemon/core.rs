@@ -398,6 +398,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             let message = format!("{} reports were dropped: the spool was full", self.uplink.dropped());
             self.context.set("ReportsKept", false, "SpoolFull", message);
         }
+        match self.uplink.unenrolled() {
+            Some(missing) => self.context.set("Enrolled", false, missing.reason, missing.message),
+            None => self.context.clear("Enrolled"),
+        }
         status::status(&self.context, Link { git: self.polling.link(), mqtt, hub })
     }
 

@@ -58,7 +58,7 @@ use crate::runtime::files::FilesRuntime;
 use crate::runtime::kubernetes::KubernetesRuntime;
 use crate::source::GitSource;
 use crate::update::start::Launched;
-use crate::uplink::AnyUplink;
+use crate::uplink::{AnyUplink, keep_name};
 
 /// The parts of the real agent.
 struct Real;
@@ -119,6 +119,10 @@ async fn begin(settings: Settings, once: bool, launched: Launched) -> Result<End
         Err(_) => SledJournal::open(&store),
     };
     let mut journal = opened.map_err(|error| Failed::of("the store", &error))?;
+    if let Err(error) = keep_name(&store, &settings.device) {
+        // Made anew at the next start, of the same parts.
+        tracing::error!(error = chain(&error), "the device's name is not kept");
+    }
     crash::remember_in(&store);
     let crashed = crash::last(&store);
     if let Some(notice) = journal.notice() {

@@ -12,6 +12,7 @@
 mod copy;
 mod database;
 mod disk;
+pub mod glance;
 mod guard;
 pub mod look;
 pub mod memory;

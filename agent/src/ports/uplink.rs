@@ -45,6 +45,11 @@ pub trait Uplink: Send {
     /// is up while it answers: over HTTPS, or with a signed acknowledgement.
     fn links(&self) -> (LinkState, LinkState);
 
+    /// Why the device belongs to no hub yet, where it should.
+    fn unenrolled(&self) -> Option<Unenrolled> {
+        None
+    }
+
     /// Reports given up because the spool was full, since the start.
     fn dropped(&self) -> u64;
 
@@ -54,6 +59,15 @@ pub trait Uplink: Send {
     fn refused(&self) -> BTreeMap<&'static str, u64> {
         BTreeMap::new()
     }
+}
+
+/// Why the device is not enrolled, for a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unenrolled {
+    /// Stable, CamelCase.
+    pub reason: &'static str,
+    /// Cause, and `hint:` on a line of its own.
+    pub message: String,
 }
 
 /// Why there is no way to the hub.
@@ -86,6 +100,10 @@ pub enum UplinkError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("the system has no random bytes: {cause}")]
+    Random { cause: String },
+    #[error("the request to join can't be signed: {cause}")]
+    Request { cause: String },
     /// The hub answered, with something else than what was asked for.
     #[error("{url} answered {status}: {message}")]
     Answer { url: String, status: u16, message: String },
@@ -101,13 +119,15 @@ impl Reason for UplinkError {
             Self::Exposed { .. } => "KeyExposed",
             Self::OtherName { .. } => "OtherName",
             Self::Unreachable { .. } => "HubUnreachable",
+            Self::Random { .. } => "NoRandomBytes",
+            Self::Request { .. } => "RequestTooLong",
             Self::Answer { .. } => "HubRefused",
         }
     }
 
     fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Store { .. } => true,
+            Self::Unreachable { .. } | Self::Store { .. } | Self::Random { .. } => true,
             Self::Answer { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => false,
         }
@@ -120,6 +140,7 @@ impl Reason for UplinkError {
                 Some(format!("chmod 600 {}; if others could have read it, enroll anew", path.display()))
             }
             Self::OtherName { .. } => Some("enroll the device again, or give device.name its former value".to_owned()),
+            Self::Request { .. } => Some("give it fewer or shorter device.labels".to_owned()),
             Self::Answer { status: 401 | 403, .. } => {
                 Some("the hub does not know this device's key, or the device's clock is wrong".to_owned())
             }

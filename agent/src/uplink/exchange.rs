@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::identity::Enrolment;
 use super::spool::{Spool, Waiting};
 use crate::ports::clock::Clock;
-use crate::ports::uplink::Inbound;
+use crate::ports::uplink::{Inbound, Unenrolled};
 use crate::retry;
 
 /// The device as the hub knows it.
@@ -93,6 +93,7 @@ struct State {
     hub: LinkState,
     refused: BTreeMap<&'static str, u64>,
     dropped: u64,
+    unenrolled: Option<Unenrolled>,
 }
 
 pub(super) struct Exchange<C> {
@@ -124,6 +125,7 @@ impl<C: Clock> Exchange<C> {
             hub: LinkState::Down,
             refused: BTreeMap::new(),
             dropped: 0,
+            unenrolled: None,
         };
         Self { clock, state: Mutex::new(state), signals: watch::Sender::new(Signals::default()), inbound }
     }
@@ -331,6 +333,21 @@ impl<C: Clock> Exchange<C> {
         if changed {
             drop(self.inbound.try_send(Inbound::Link));
         }
+    }
+
+    /// The device is enrolled, or why it is not; said and logged once.
+    pub(super) fn enrolled(&self, missing: Option<Unenrolled>) {
+        if let Some(missing) = missing.as_ref().filter(|missing| self.state().unenrolled.as_ref() != Some(missing)) {
+            tracing::warn!(reason = missing.reason, cause = missing.message, "not enrolled; reports wait in the spool");
+        }
+        let changed = std::mem::replace(&mut self.state().unenrolled, missing.clone()) != missing;
+        if changed {
+            drop(self.inbound.try_send(Inbound::Link));
+        }
+    }
+
+    pub(super) fn unenrolled(&self) -> Option<Unenrolled> {
+        self.state().unenrolled.clone()
     }
 
     pub(super) fn links(&self) -> (LinkState, LinkState) {

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use fleet::wire::api::{
-    COMMANDS, CommandsAnswer, ENROLL, EnrollBody, ErrorAnswer, REPORTS, REPORTS_MAX, REPORTS_MAX_BYTES, ReportsAnswer,
-    ReportsBody,
+    COMMANDS, CommandsAnswer, ENROLL, EnrollBody, ErrorAnswer, HUB_KEY, HubKeyAnswer, REPORTS, REPORTS_MAX,
+    REPORTS_MAX_BYTES, ReportsAnswer, ReportsBody,
 };
 use fleet::wire::enroll::EnrollResponse;
+use fleet::wire::jws::{self, Kind};
 use fleet::wire::status::LinkState;
-use fleet::wire::token::Audience;
+use fleet::wire::token::{Audience, DeviceToken};
+use jiff::Timestamp;
 use reqwest::{Client, RequestBuilder, redirect};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::address;
 use super::backoff::Backoff;
 use super::exchange::{Cursor, Exchange, Identity, Via};
+use super::identity::Enrolment;
 use super::pace::Pace;
 use crate::config::settings::HubSettings;
 use crate::ports::Reason as _;
@@ -58,6 +62,31 @@ impl HubClient {
     /// When the hub can't be reached, or answers something else.
     pub(crate) async fn enroll(&self, body: &EnrollBody) -> Result<EnrollResponse, UplinkError> {
         self.ask(self.client.post(self.url(ENROLL)).json(body), ENROLL).await
+    }
+
+    /// The key by which the hub signs, by its own word.
+    ///
+    /// # Errors
+    /// When the hub can't be reached, or answers something else.
+    pub(crate) async fn key(&self) -> Result<HubKeyAnswer, UplinkError> {
+        self.ask(self.client.get(self.url(HUB_KEY)), HUB_KEY).await
+    }
+
+    /// Whether the hub takes this device for one of its own. Takes nothing
+    /// from it: there is no command of so high a sequence.
+    ///
+    /// # Errors
+    /// When it does not, or can't be reached.
+    pub(crate) async fn knows(
+        &self,
+        key: &SigningKey,
+        enrolment: &Enrolment,
+        now: Timestamp,
+    ) -> Result<(), UplinkError> {
+        let token = DeviceToken::new(enrolment.fleet.clone(), enrolment.device.clone(), Audience::Hub, now);
+        let token =
+            jws::sign(Kind::Token, &token, key).map_err(|error| UplinkError::Request { cause: error.to_string() })?;
+        self.commands(&token, i64::MAX.unsigned_abs()).await.map(drop)
     }
 
     async fn reports(&self, token: &str, body: &ReportsBody) -> Result<ReportsAnswer, UplinkError> {

@@ -17,6 +17,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::durable;
+use crate::config::settings::DeviceSettings;
+use crate::config::{KEPT_NAME, KeptName};
 use crate::ports::uplink::UplinkError;
 
 /// What enrolment left behind: `<store>/enrolment.json`.
@@ -130,6 +132,26 @@ pub fn keep_enrolment(store: &Path, enrolment: &Enrolment) -> Result<(), UplinkE
         .map_err(|error| UplinkError::Damaged { path: path.clone(), cause: error.to_string() })?;
     bytes.push(b'\n');
     durable::write(&path, &bytes, 0o600).map_err(|source| UplinkError::Store { action: "write", path, source })
+}
+
+/// Keeps the name that was made of what the device is, so that it stays when
+/// a part is replaced. A name that is written in the settings is not kept.
+///
+/// # Errors
+/// When it can't be written.
+pub fn keep_name(store: &Path, device: &DeviceSettings) -> Result<(), UplinkError> {
+    let Some(pattern) = device.made_from.clone() else { return Ok(()) };
+    let path = store.join(KEPT_NAME);
+    let kept = KeptName { pattern, name: device.name.clone() };
+    let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<KeptName>(&bytes).ok());
+    if known.as_ref() == Some(&kept) {
+        return Ok(());
+    }
+    let bytes = serde_json::to_vec(&kept)
+        .map_err(|error| UplinkError::Damaged { path: path.clone(), cause: error.to_string() })?;
+    let failed = |source| UplinkError::Store { action: "write", path: path.clone(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(store).map_err(failed)?;
+    durable::write(&path, &bytes, 0o644).map_err(failed)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod durable;
 mod exchange;
 mod http;
 mod identity;
+mod join;
 mod mqtt;
 mod pace;
 mod spool;
@@ -19,8 +20,8 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use fleet::name::DeviceName;
 use fleet::wire::report::ReportBody;
 use fleet::wire::status::LinkState;
 use tokio::sync::mpsc;
@@ -31,15 +32,19 @@ pub(crate) use self::durable::write as write_durably;
 use self::exchange::{Exchange, Identity};
 use self::http::HttpsWay;
 pub(crate) use self::http::HubClient;
-pub use self::identity::{Enrolment, device_key, enrolment, enrolment_path, keep_enrolment, key_path, make_device_key};
+pub use self::identity::{
+    Enrolment, device_key, enrolment, enrolment_path, keep_enrolment, keep_name, key_path, make_device_key,
+};
+use self::join::Joining;
+pub(crate) use self::join::{Applicant, enrolment_in};
 use self::mqtt::MqttWay;
 pub use self::pace::Pace;
 pub use self::spool::Bounds;
 use self::spool::Spool;
-use crate::config::settings::{HubSettings, MqttSettings, Settings};
+use crate::config::settings::{DeviceSettings, HubSettings, MqttSettings, Settings};
 use crate::ports::Reason as _;
 use crate::ports::clock::Clock;
-use crate::ports::uplink::{Inbound, Uplink, UplinkError};
+use crate::ports::uplink::{Inbound, Unenrolled, Uplink, UplinkError};
 use crate::tls;
 
 /// What the uplink is told.
@@ -48,7 +53,7 @@ pub struct UplinkSettings {
     pub hub: HubSettings,
     /// `agent.toml`'s broker; else the one that the hub named at enrolment.
     pub mqtt: Option<MqttSettings>,
-    pub device: DeviceName,
+    pub device: DeviceSettings,
     /// The store's folder.
     pub store: PathBuf,
     pub bounds: Bounds,
@@ -62,7 +67,7 @@ impl UplinkSettings {
         Some(Self {
             hub: settings.hub.clone()?,
             mqtt: settings.mqtt.clone(),
-            device: settings.device.name.clone(),
+            device: settings.device.clone(),
             store: settings.store.path.clone(),
             bounds: Bounds::default(),
             pace: Pace::default(),
@@ -108,6 +113,13 @@ impl<C: Clock + Send + Sync + 'static> Uplink for AnyUplink<C> {
         match self {
             Self::Hub(uplink) => uplink.links(),
             Self::None(uplink) => uplink.links(),
+        }
+    }
+
+    fn unenrolled(&self) -> Option<Unenrolled> {
+        match self {
+            Self::Hub(uplink) => uplink.unenrolled(),
+            Self::None(uplink) => uplink.unenrolled(),
         }
     }
 
@@ -216,6 +228,10 @@ impl<C: Clock + Send + Sync + 'static> Uplink for HubUplink<C> {
         self.exchange.links()
     }
 
+    fn unenrolled(&self) -> Option<Unenrolled> {
+        self.exchange.unenrolled()
+    }
+
     fn dropped(&self) -> u64 {
         self.exchange.dropped()
     }
@@ -227,7 +243,7 @@ impl<C: Clock + Send + Sync + 'static> Uplink for HubUplink<C> {
 
 /// Both ways, side by side, once there is all that they need.
 async fn connect<C: Clock + Send + Sync + 'static>(settings: UplinkSettings, exchange: Arc<Exchange<C>>) {
-    let Ready { identity, hub, mqtt } = ready(&settings).await;
+    let Ready { identity, hub, mqtt } = ready(&settings, &exchange).await;
     let (identity, pace) = (Arc::new(identity), settings.pace);
     let beside_mqtt = mqtt.is_some();
     let https = HttpsWay { exchange: exchange.clone(), identity: identity.clone(), hub, pace, beside_mqtt }.run();
@@ -250,22 +266,31 @@ struct Ready {
     mqtt: Option<BrokerAndTls>,
 }
 
-/// Waits until there is all that it takes, and says once what is missing.
-async fn ready(settings: &UplinkSettings) -> Ready {
-    let mut said = None;
+/// Waits until there is all that it takes, joins the hub where the device has
+/// a token for it, and says what is missing.
+async fn ready<C: Clock>(settings: &UplinkSettings, exchange: &Exchange<C>) -> Ready {
+    let mut joining = Joining::new(&settings.device);
     loop {
         let missing = match look(settings) {
-            Ok(Some(ready)) => return ready,
-            Ok(None) => ("the device is not enrolled".to_owned(), Some("run `burgee-agent enroll`".to_owned())),
+            Ok(Some(ready)) => {
+                // Power may have failed between the enrolment and this.
+                if let Some(file) = &settings.hub.token_file {
+                    join::forget_token(file);
+                }
+                exchange.enrolled(None);
+                return ready;
+            }
+            Ok(None) => match joining.turn(settings, &*exchange.clock).await {
+                None => continue,
+                Some(missing) => missing,
+            },
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                (format!("{error}{cause}"), error.hint())
+                let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                Unenrolled { reason: error.reason(), message: format!("{error}{cause}{hint}") }
             }
         };
-        if said.as_ref() != Some(&missing) {
-            tracing::warn!(cause = missing.0, hint = missing.1, "reports wait in the spool");
-            said = Some(missing);
-        }
+        exchange.enrolled(Some(missing));
         tokio::time::sleep(settings.pace.enrolment).await;
     }
 }
@@ -302,12 +327,29 @@ fn broker(url: &str, ca_file: Option<&PathBuf>, settings: &UplinkSettings) -> Re
     Ok((broker, Some(tls)))
 }
 
+/// Whether the broker that this device would use takes a connection (and TLS);
+/// its address, and why not. `None`: there is no broker. No session is begun.
+pub(crate) async fn knock(settings: &Settings, patience: Duration) -> Option<(String, Result<(), String>)> {
+    let uplink = UplinkSettings::new(settings)?;
+    let told = || enrolment(&uplink.store).ok().flatten().and_then(|enrolment| enrolment.mqtt);
+    let (url, ca_file) = match &uplink.mqtt {
+        Some(mqtt) => (mqtt.url.clone(), mqtt.ca_file.clone()),
+        None => (told()?, None),
+    };
+    let said = match broker(&url, ca_file.as_ref(), &uplink) {
+        Ok((broker, tls)) => mqtt::knock(&broker, tls.as_ref(), patience).await,
+        Err(error) => Err(error.to_string()),
+    };
+    Some((url, said))
+}
+
 fn identity(settings: &UplinkSettings) -> Result<Option<Identity>, UplinkError> {
     let (Some(key), Some(enrolment)) = (device_key(&settings.store)?, enrolment(&settings.store)?) else {
         return Ok(None);
     };
-    if enrolment.device != settings.device {
-        return Err(UplinkError::OtherName { enrolled: enrolment.device, configured: settings.device.clone() });
+    let configured = &settings.device.name;
+    if enrolment.device != *configured {
+        return Err(UplinkError::OtherName { enrolled: enrolment.device, configured: configured.clone() });
     }
     Ok(Some(Identity { key, enrolment }))
 }

@@ -53,6 +53,22 @@ impl EnrollRequest {
     }
 }
 
+/// Reasons of a refusal that a device acts upon.
+pub mod refusal {
+    /// The token is unknown, expired, revoked or used up.
+    pub const TOKEN: &str = "EnrollToken";
+    /// The device's clock is too far from the hub's.
+    pub const CLOCK: &str = "EnrollClock";
+    /// Another key has that name.
+    pub const NAME: &str = "EnrollName";
+    /// The token does not allow a label.
+    pub const LABEL: &str = "EnrollLabel";
+    /// The hub is of another fleet.
+    pub const FLEET: &str = "EnrollFleet";
+    /// The hub takes no more devices.
+    pub const FULL: &str = "EnrollFull";
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -89,6 +105,9 @@ pub struct EnrollResponse {
     /// Why, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When refused: why, stable and in CamelCase ([`refusal`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// In the lobby: when to ask again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_secs: Option<u64>,

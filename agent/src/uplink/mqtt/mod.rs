@@ -9,6 +9,7 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet::wire::status::LinkState;
 use fleet::wire::token::Audience;
@@ -177,6 +178,14 @@ impl<C: Clock> MqttWay<C> {
             }
         }
     }
+}
+
+/// Connects, with TLS where there is a configuration for it, and hangs up.
+pub(super) async fn knock(broker: &Broker, tls: Option<&Arc<ClientConfig>>, patience: Duration) -> Result<(), String> {
+    Stream::connect(broker, tls, patience).await.map(drop).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{error}{cause}")
+    })
 }
 
 /// What one connection knows.
