@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::bins::root;
+use harness::engine::{Engine, Kind};
 use harness::installed::{AGENT, HUB, Installed};
+use harness::net::{free_port, get};
 use harness::packages::{FIRST, NEXT, Releases};
 use harness::process::{output, run};
 use harness::systemd::{Image, PLAIN, PODMAN};
@@ -292,4 +294,67 @@ fn the_same_programs_make_the_same_packages() {
     assert_eq!(sums[0].lines().count(), 10, "{}", sums[0]);
     let checked = output(Command::new("sha256sum").args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&made[0]));
     assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn the_hubs_image_serves_in_an_engine() {
+    let releases = Releases::made();
+    let engine = Engine::start(Kind::Docker, &[]);
+    let docker =
+        |words: &[&str]| run(Command::new("docker").args(["--host", &engine.address()]).args(words)).trim().to_owned();
+    let image = releases.of(FIRST).join(format!("burgee-hub-{FIRST}-x86_64.image.tar"));
+    docker(&["load", "--input", image.to_str().expect("a UTF-8 path")]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = folder.path().join("settings");
+    std::fs::create_dir(&settings).expect("a folder");
+    std::fs::write(settings.join("password"), "secret\n").expect("a file");
+    std::fs::write(
+        settings.join("hub.toml"),
+        "data = \"/var/lib/burgee-hub\"\nlisten = \"0.0.0.0:8710\"\nplain = true\npublic_url = \"https://hub.example.com\"\n\
+         [page]\npassword_file = \"/etc/burgee/password\"\n",
+    )
+    .expect("a file");
+    let port = free_port();
+    let (mount, publish) = (format!("{}:/etc/burgee:ro", settings.display()), format!("127.0.0.1:{port}:8710"));
+    let reference = format!("burgee-hub:{FIRST}");
+    docker(&[
+        "run",
+        "--detach",
+        "--name",
+        "hub",
+        "--read-only",
+        "--cap-drop=ALL",
+        "-v",
+        &mount,
+        "-v",
+        "hub:/var/lib/burgee-hub",
+        "-p",
+        &publish,
+        &reference,
+    ]);
+    until("the hub answers", Duration::from_secs(30), || get(port, "/healthz").filter(|(status, _)| *status == 200));
+    let hub = ["exec", "hub", "/usr/bin/burgee-hub", "--config", "/etc/burgee/hub.toml"];
+    let token = docker(&[&hub[..], &["token", "create", "--uses", "1"]].concat());
+    assert!(token.starts_with("bjt_"), "{token}");
+
+    // The image alone goes; what the hub knows is in the volume.
+    docker(&["rm", "--force", "hub"]);
+    docker(&[
+        "run",
+        "--detach",
+        "--name",
+        "hub",
+        "-v",
+        &mount,
+        "-v",
+        "hub:/var/lib/burgee-hub",
+        "-p",
+        &publish,
+        &reference,
+    ]);
+    until("the hub answers again", Duration::from_secs(30), || {
+        get(port, "/healthz").filter(|(status, _)| *status == 200)
+    });
+    let tokens = docker(&[&hub[..], &["token", "list"]].concat());
+    assert!(tokens.contains("0/1"), "{tokens}");
 }
