@@ -119,16 +119,26 @@ impl<'a, W: World> Device<'a, W> {
         steps: usize,
         times: usize,
     ) -> Result<(), RuntimeError> {
+        let owned = self.inventory.clone();
         self.inventory.extend(plan.inventory.clone());
         let made = parts.map(|parts| self.want(parts));
         let none = Blobs::new();
         let task = self.task(made.as_ref().map(|(app, _)| app), made.as_ref().map_or(&none, |(_, blobs)| blobs));
-        for step in plan.steps.iter().take(steps) {
+        let mut failed = None;
+        'steps: for step in plan.steps.iter().take(steps) {
             for _ in 0..times {
-                self.runtime.execute(task, step).await?;
+                if let Err(error) = self.runtime.execute(task, step).await {
+                    failed = Some((step, error));
+                    break 'steps;
+                }
             }
         }
-        Ok(())
+        let Some((step, error)) = failed else { return Ok(()) };
+        // What could not be made is not ours.
+        if step.verb == Verb::Create && !owned.contains_key(&step.object) {
+            self.inventory.remove(&step.object);
+        }
+        Err(error)
     }
 
     /// All of it: the number of steps.
