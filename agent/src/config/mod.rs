@@ -14,6 +14,8 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+use fleet::name::DeviceName;
+
 pub use self::inputs::Inputs;
 pub use self::naming::KeptName;
 use self::settings::Settings;
@@ -90,6 +92,14 @@ pub fn read(file: Option<&Path>, flags: &[String]) -> Result<Inputs, ConfigError
 /// As [`read`], and when a value is out of its range or a required one is missing.
 pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Settings, ConfigError> {
     read(file, flags)?.settings()
+}
+
+/// The name that a pattern gives this device as it is, whatever was kept.
+///
+/// # Errors
+/// In words: what the device lacks, or what is wrong with the pattern.
+pub fn made_anew(pattern: &str) -> Result<DeviceName, String> {
+    naming::expand(pattern, &facts::Facts::read(Path::new("/"))).map_err(|error| error.to_string())
 }
 
 /// The `.toml` files of a folder by name, or the file itself.

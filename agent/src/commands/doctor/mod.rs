@@ -109,7 +109,8 @@ pub(super) async fn doctor(
         }
         Err(failure) => {
             let finding = found("config", Grade::Fail, failure.message.clone()).code(USAGE);
-            findings.push(finding.maybe(failure.hint.clone()));
+            let hint = failure.hint.as_deref().unwrap_or("docs/agent-toml.md explains every key");
+            findings.push(finding.hint(hint));
             findings.push(device::clock());
             findings.push(device::cgroups(std::path::Path::new("/")));
         }
