@@ -14,6 +14,7 @@ pub mod engine;
 pub mod forge;
 pub mod http;
 pub mod hub;
+pub mod links;
 pub mod net;
 pub mod process;
 pub mod proxy;

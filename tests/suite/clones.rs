@@ -18,10 +18,15 @@ fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-a").arg(from).arg(to));
 }
 
+/// Polls every two seconds, connected or not.
+fn often(setup: Setup) -> Setup {
+    setup.poll(2).source("poll_connected_secs = 2")
+}
+
 /// A second device with the store and the root of the first, and its name.
 fn copied(stage: &Stage, hub: &Hub) -> Device {
     let trust = stage.repo.signer.line();
-    let setup = Setup::new("copy", &stage.forge.url(), &trust).poll(2).with(&format!("[hub]\nurl = \"{}\"", hub.url()));
+    let setup = often(Setup::new("copy", &stage.forge.url(), &trust)).with(&format!("[hub]\nurl = \"{}\"", hub.url()));
     let device = Device::new(stage.folder.path(), &setup);
     rename(&device, "copy", "store-1");
     for part in ["store", "root"] {
@@ -59,7 +64,7 @@ fn both(stage: &Stage, copy: &Device, text: &str) -> String {
 }
 
 fn noticed_and_mended(hub: &Hub) {
-    let mut stage = Stage::joined(hub, |setup| setup.poll(2));
+    let mut stage = Stage::joined(hub, often);
     stage.device.stop();
     let mut copy = copied(&stage, hub);
     stage.device.start();
@@ -142,7 +147,7 @@ fn a_copy_is_noticed_and_mended_over_http() {
 #[test]
 fn a_restored_disk_is_no_copy_and_loses_no_report() {
     let hub = Hub::start("");
-    let mut stage = Stage::joined(&hub, |setup| setup.poll(2));
+    let mut stage = Stage::joined(&hub, often);
     stage.device.stop();
     let backup = stage.folder.path().join("backup");
     copy(&stage.device.store(), &backup);
