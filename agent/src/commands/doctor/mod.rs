@@ -154,7 +154,7 @@ async fn look(settings: &Settings, findings: &mut Vec<Finding>) -> Known {
     findings.push(device::trust(&settings.source.trust));
     findings.push(agent);
     findings.extend(state::conditions(&known));
-    findings.push(state::last_good(&known));
+    findings.push(state::last_good(&known, &settings.store.path));
     findings.extend(engine::engine(settings).await);
     let secrets = [
         ("git token", settings.source.token_file.as_deref()),

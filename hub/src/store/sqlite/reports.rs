@@ -39,6 +39,9 @@ pub(super) async fn store(
     Ok(stored)
 }
 
+/// Sequence, the highest place known, since when there is a twin and when it was seen.
+type AckRow = (i64, i64, i64, Option<i64>, Option<i64>);
+
 /// One sequence a batch and run; none while nothing can be acknowledged.
 async fn ack_of(
     tx: &mut Transaction<'static, Sqlite>,
@@ -55,7 +58,7 @@ async fn ack_of(
     .await
     .map_err(query(DOING))?;
     let Some((epoch, counter)) = acked else { return Ok(None) };
-    let row: Option<(i64, i64, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
+    let row: Option<AckRow> = sqlx::query_as(
         "UPDATE devices SET ack_sequence = max(ack_sequence + 1, ?2) WHERE name = ?1 \
          RETURNING ack_sequence, known_epoch, known_counter, twin_since, twin_seen",
     )
