@@ -20,7 +20,7 @@ use fleet::wire::jws::{self, Kind};
 use fleet::wire::key::PublicKey;
 use fleet::wire::notify::Notify;
 use fleet::wire::release::{Release, RolloutRelease, StageRelease};
-use fleet::wire::report::{Answer, Event, Logs, Outcome, Place, Report, ReportBody};
+use fleet::wire::report::{Answer, Event, Logs, Outcome, Place, Report, ReportBody, Run};
 use fleet::wire::status::{AppStatus, BlockedStatus, Condition, Health, Link, LinkState, PhaseName, Status, Sync};
 use fleet::wire::token::{Audience, DeviceToken};
 use jiff::Timestamp;
@@ -79,6 +79,7 @@ fn report(body: ReportBody, after: Option<Place>) -> Report {
         epoch: 3,
         counter: 17,
         after,
+        run: None,
         at: at(0),
         body,
     }
@@ -132,6 +133,9 @@ fn ack() -> Ack {
         counter: 17,
         at: at(1),
         sequence: 1_780_000_000_124,
+        run: None,
+        known: None,
+        twin: None,
     }
 }
 
@@ -159,6 +163,9 @@ fn reports() {
     let answer = Answer { command: 1_780_000_000_123, outcome: Outcome::Refused, message: "nothing failed".to_owned() };
     check("report-answer", &report(ReportBody::Answer(answer), None));
     check("status", &status());
+    let event = Event { revision: None, event: "steady".to_owned(), message: String::new() };
+    let run = Run { id: "0123456789abcdef".to_owned(), machine: Some("fedc".to_owned()), heard: 1_780_000_000_124 };
+    check("report-run", &Report { run: Some(run), ..report(ReportBody::Event(event), None) });
 }
 
 #[test]
@@ -180,6 +187,8 @@ fn commands() {
 #[test]
 fn acks_releases_notifies() {
     check("ack", &ack());
+    let run = Some("0123456789abcdef".to_owned());
+    check("ack-run", &Ack { run, known: Some(Place { epoch: 4, counter: 2 }), twin: Some(at(-60)), ..ack() });
     check("notify", &Notify { spread_secs: 30, branch: Some("main".to_owned()), commit: Some("a".repeat(40)) });
     assert_eq!(serde_json::from_str::<Notify>("{}").unwrap(), Notify::default());
     let stage = StageRelease { revision: commit("a"), identity: fleet::digest::Digest::of(b"the signed payload") };

@@ -40,6 +40,9 @@ pub enum Refused {
     /// No agent gets there.
     #[error("its place is out of range")]
     Place,
+    /// No agent draws that.
+    #[error("its run is not one")]
+    Run,
     /// More than the limit.
     #[error("too many reports in a minute")]
     TooMany,
@@ -55,7 +58,7 @@ impl Refused {
             Self::Jws(JwsError::TooLong { .. }) => "TooLong",
             Self::Jws(error) => error.reason(),
             Self::OtherDevice => "OtherDevice",
-            Self::Place => "Malformed",
+            Self::Place | Self::Run => "Malformed",
             Self::TooMany => "TooMany",
         }
     }
@@ -83,6 +86,9 @@ pub fn judge(fleet: &FleetName, device: Option<&Device>, text: &str) -> Result<R
         return Err(Refused::OtherDevice);
     }
     let far = |value: u64| i64::try_from(value).is_err();
+    if report.run.as_ref().is_some_and(|run| !run.is_sane() || far(run.heard)) {
+        return Err(Refused::Run);
+    }
     if far(report.epoch)
         || far(report.counter)
         || report.place() == (fleet::wire::report::Place { epoch: 0, counter: 0 })
@@ -104,6 +110,9 @@ pub fn acknowledge(at: &AckAt, fleet: &FleetName, key: &SigningKey, now: Timesta
         counter: at.place.counter,
         at: now,
         sequence: at.sequence,
+        run: (!at.run.is_empty()).then(|| at.run.clone()),
+        known: (!at.run.is_empty()).then_some(at.known),
+        twin: at.twin,
     };
     jws::sign(Kind::Ack, &ack, key)
 }
@@ -210,12 +219,19 @@ async fn write<S: Store>(store: S, mut queue: mpsc::Receiver<Job>) {
             let receipt = match &stored {
                 Err(_) => Err(NotStored),
                 Ok(stored) => {
-                    let devices: HashSet<&DeviceName> = all[range.clone()].iter().map(|r| &r.device).collect();
+                    let run = |report: &Report| report.run.as_ref().map_or(String::new(), |run| run.id.clone());
+                    let senders: HashSet<(&DeviceName, String)> =
+                        all[range.clone()].iter().map(|report| (&report.device, run(report))).collect();
                     let new = stored.taken[range].iter().filter(|taken| **taken == Taken::New).count();
                     Ok(Receipt {
                         new: new as u64,
                         duplicates: (length - new) as u64,
-                        acks: stored.acks.iter().filter(|ack| devices.contains(&ack.device)).cloned().collect(),
+                        acks: stored
+                            .acks
+                            .iter()
+                            .filter(|ack| senders.contains(&(&ack.device, ack.run.clone())))
+                            .cloned()
+                            .collect(),
                     })
                 }
             };
@@ -229,7 +245,7 @@ async fn write<S: Store>(store: S, mut queue: mpsc::Receiver<Job>) {
 mod tests {
     use ed25519_dalek::SigningKey;
     use fleet::wire::jws::{self, Kind};
-    use fleet::wire::report::{Event, Report, ReportBody};
+    use fleet::wire::report::{Event, Report, ReportBody, Run};
     use jiff::Timestamp;
 
     use super::{Rate, judge};
@@ -251,6 +267,7 @@ mod tests {
             health: HealthAxis::Unknown,
             last_seen: None,
             mqtt_up: None,
+            twin: None,
         }
     }
 
@@ -261,6 +278,7 @@ mod tests {
             epoch,
             counter: 1,
             after: None,
+            run: None,
             at: Timestamp::UNIX_EPOCH,
             body: ReportBody::Event(Event { revision: None, event: "steady".into(), message: String::new() }),
         }
@@ -275,6 +293,8 @@ mod tests {
         let fleet = "f".parse().expect("a name");
         let good = report("a", "f", 1);
         let ok = Some(device(DeviceState::Accepted));
+        let with_run =
+            |id: &str| Report { run: Some(Run { id: id.to_owned(), machine: None, heard: 1 }), ..good.clone() };
         let cases = [
             ("good", ok.clone(), signed(Kind::Report, &good, 1), None),
             ("nobody", None, signed(Kind::Report, &good, 1), Some("UnknownDevice")),
@@ -285,6 +305,8 @@ mod tests {
             ("of another device", ok.clone(), signed(Kind::Report, &report("b", "f", 1), 1), Some("OtherDevice")),
             ("of another fleet", ok.clone(), signed(Kind::Report, &report("a", "g", 1), 1), Some("OtherDevice")),
             ("out of range", ok.clone(), signed(Kind::Report, &report("a", "f", u64::MAX), 1), Some("Malformed")),
+            ("a run of words", ok.clone(), signed(Kind::Report, &with_run("no hex"), 1), Some("Malformed")),
+            ("a run", ok.clone(), signed(Kind::Report, &with_run("00ff"), 1), None),
             ("no message", ok.clone(), "x".to_owned(), Some("Malformed")),
             ("too long", ok, "x".repeat(300_000), Some("TooLong")),
         ];

@@ -93,7 +93,7 @@ impl Metrics {
         for (value, count) in [("heard", fleet.heard), ("silent", fleet.silent), ("unheard", fleet.unheard)] {
             set("link", value, count);
         }
-        for (value, count) in [("accepted", fleet.accepted), ("lobby", fleet.lobby)] {
+        for (value, count) in [("accepted", fleet.accepted), ("lobby", fleet.lobby), ("copied", fleet.copied)] {
             set("enrolled", value, count);
         }
         let refused = Family::<By, Counter>::default();

@@ -18,6 +18,8 @@ pub struct Setup {
     pub guard: Guard,
     /// A process in whose network the host listens, instead of this one's.
     pub network_of: Option<String>,
+    /// Its address, where it is not loopback.
+    pub address: Option<String>,
 }
 
 /// Who is let in.
@@ -63,7 +65,11 @@ impl Forge {
     /// The repository's address.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}/fleet.git", self.origin("127.0.0.1"))
+        format!("{}/fleet.git", self.origin(self.address()))
+    }
+
+    fn address(&self) -> &str {
+        self.setup.address.as_deref().unwrap_or("127.0.0.1")
     }
 
     /// The host by one of its names.
@@ -102,7 +108,7 @@ impl Forge {
         let mut nginx = self.program("nginx");
         nginx.arg("-c").arg(&config).arg("-p").arg(&self.folder).args(["-e", "error.log", "-g", "daemon off;"]);
         self.servers.push(Running::start(&mut nginx, &log));
-        let ask = ["-sk", "-o", "/dev/null", &self.origin("127.0.0.1")];
+        let ask = ["-sk", "-o", "/dev/null", &self.origin(self.address())];
         until("nginx", Duration::from_secs(10), || {
             output(self.program("curl").args(ask)).status.success().then_some(())
         });
@@ -161,7 +167,7 @@ http {{
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
   server {{
-    listen 127.0.0.1:{port}{tls};
+    listen {address}:{port}{tls};
     {more}
     location /files/ {{
       root {folder};
@@ -188,6 +194,7 @@ http {{
   }}
 }}
 "#,
+            address = self.address(),
             port = self.port,
             socket = socket.display()
         )

@@ -276,6 +276,7 @@ impl Device {
             epoch: 1,
             counter: self.counter.fetch_add(1, Ordering::Relaxed) + 1,
             after: None,
+            run: None,
             at: now(),
             body,
         }

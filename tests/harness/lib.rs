@@ -18,6 +18,7 @@ pub mod http;
 pub mod hub;
 pub mod installed;
 pub mod kube_stage;
+pub mod links;
 pub mod net;
 pub mod packages;
 pub mod process;

@@ -124,6 +124,8 @@ pub struct Machine {
     binds: Vec<(PathBuf, String)>,
     /// None: what it writes goes with the boot.
     disk: Option<Disk>,
+    /// The network that it is in; none: its own, with a loopback alone.
+    network: Option<PathBuf>,
 }
 
 impl Machine {
@@ -134,7 +136,16 @@ impl Machine {
     /// # Errors
     /// When it does not come up, with what its console said.
     pub fn boot(binds: &[(&Path, &str)]) -> Result<Self> {
-        Self::boot_image(PLAIN, binds, None)
+        Self::boot_image(PLAIN, binds, None, None)
+    }
+
+    /// The same with a disk of its own, in a network namespace (its file).
+    ///
+    /// # Errors
+    /// When it does not come up, with what its console said.
+    pub fn boot_linked(image: Image, binds: &[(&Path, &str)], network: &Path) -> Result<Self> {
+        let disk = Disk::new(&root_file_system(image)?)?;
+        Self::boot_image(image, binds, Some(disk), Some(network.to_owned()))
     }
 
     /// The same with a disk of its own, for [`Machine::power_cycle`].
@@ -143,14 +154,14 @@ impl Machine {
     /// When it does not come up, with what its console said.
     pub fn boot_kept(image: Image, binds: &[(&Path, &str)]) -> Result<Self> {
         let disk = Disk::new(&root_file_system(image)?)?;
-        Self::boot_image(image, binds, Some(disk))
+        Self::boot_image(image, binds, Some(disk), None)
     }
 
-    fn boot_image(image: Image, binds: &[(&Path, &str)], disk: Option<Disk>) -> Result<Self> {
+    fn boot_image(image: Image, binds: &[(&Path, &str)], disk: Option<Disk>, network: Option<PathBuf>) -> Result<Self> {
         let binds: Vec<(PathBuf, String)> =
             binds.iter().map(|(host, guest)| ((*host).to_owned(), (*guest).to_owned())).collect();
-        let (nspawn, cgroups, console) = spawn(image, &binds, disk.as_ref())?;
-        let mut machine = Self { nspawn, leader: String::new(), cgroups, image, binds, disk };
+        let (nspawn, cgroups, console) = spawn(image, &binds, disk.as_ref(), network.as_deref())?;
+        let mut machine = Self { nspawn, leader: String::new(), cgroups, image, binds, disk, network };
         machine.come_up(&console)?;
         Ok(machine)
     }
@@ -171,7 +182,7 @@ impl Machine {
         self.nspawn.wait()?;
         self.cgroups.iter().for_each(|own| remove_cgroup(own));
         while_off(&disk.root());
-        let (nspawn, cgroups, console) = spawn(self.image, &self.binds, Some(disk))?;
+        let (nspawn, cgroups, console) = spawn(self.image, &self.binds, Some(disk), self.network.as_deref())?;
         (self.nspawn, self.cgroups) = (nspawn, cgroups);
         self.leader.clear();
         self.come_up(&console)
@@ -235,14 +246,23 @@ impl Machine {
 }
 
 /// Starts systemd-nspawn: itself, its cgroups, and where its console goes.
-fn spawn(image: Image, binds: &[(PathBuf, String)], disk: Option<&Disk>) -> Result<(Child, Vec<PathBuf>, PathBuf)> {
+fn spawn(
+    image: Image,
+    binds: &[(PathBuf, String)],
+    disk: Option<&Disk>,
+    network: Option<&Path>,
+) -> Result<(Child, Vec<PathBuf>, PathBuf)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let base = root_file_system(image)?;
     let name = format!("burgee-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let console = base.with_file_name(format!("{name}.console"));
     let root = disk.map_or_else(|| base.clone(), Disk::root);
+    let network_option = match network {
+        Some(path) => format!("--network-namespace-path={}", path.display()),
+        None => "--private-network".to_owned(),
+    };
     let mut nspawn = vec!["systemd-nspawn".into(), "--directory".into(), root.into_os_string()];
-    for option in ["--boot", "--register=no", "--private-network", "--machine", &name] {
+    for option in ["--boot", "--register=no", &network_option, "--machine", &name] {
         nspawn.push(option.into());
     }
     if disk.is_none() {

@@ -70,7 +70,17 @@ impl Voice {
     #[must_use]
     pub fn signed_ack(&self, place: Place) -> String {
         let (fleet, device) = (self.fleet.clone(), self.device.clone());
-        let ack = Ack { fleet, device, epoch: place.epoch, counter: place.counter, at: now(), sequence: 1 };
+        let ack = Ack {
+            fleet,
+            device,
+            epoch: place.epoch,
+            counter: place.counter,
+            at: now(),
+            sequence: 1,
+            run: None,
+            known: None,
+            twin: None,
+        };
         jws::sign(Kind::Ack, &ack, &self.key).expect("it can be signed")
     }
 

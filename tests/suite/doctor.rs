@@ -176,7 +176,7 @@ fn a_bundle_holds_no_secret() {
 
     let file = stage.device.folder.join("bundle.tar");
     let proxy = format!("source.proxy=http://me:{}@127.0.0.1:9", PLANTED[4]);
-    let check = |running: bool| {
+    let check = |stage: &Stage, running: bool| {
         let path = file.display().to_string();
         let output = stage.device.call(&["doctor", "--set", &proxy, "--bundle", &path]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -213,9 +213,9 @@ fn a_bundle_holds_no_secret() {
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).expect("there").permissions());
         assert_eq!(mode & 0o777, 0o600);
     };
-    check(true);
+    check(&stage, true);
     stage.device.stop();
-    check(false);
+    check(&stage, false);
 }
 
 /// One file of a bundle.

@@ -94,7 +94,7 @@ fn a_line_of_devices_names_and_enrols_itself() {
     image.hub.up();
     let name = image.enrolled();
     assert!(name.starts_with("till-") && name.len() == 21, "{name}");
-    assert_eq!(image.devices(), [name.clone()]);
+    assert_eq!(image.devices(), std::slice::from_ref(&name));
     until("the token's file goes", Duration::from_secs(10), || (!image.token.exists()).then_some(()));
     let page = || image.hub.get(&format!("/devices/{name}"));
     until("what it did before is told", Duration::from_secs(60), || page().contains("signed by").then_some(()));

@@ -62,7 +62,17 @@ impl Hub {
 
     fn ack(&self, place: Place) -> Ack {
         let (fleet, device) = (self.fleet.clone(), self.device.clone());
-        Ack { fleet, device, epoch: place.epoch, counter: place.counter, at: noon(), sequence: 1 }
+        Ack {
+            fleet,
+            device,
+            epoch: place.epoch,
+            counter: place.counter,
+            at: noon(),
+            sequence: 1,
+            run: None,
+            known: None,
+            twin: None,
+        }
     }
 
     fn signed_ack(&self, place: Place) -> String {

@@ -15,17 +15,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fleet::name::FleetName;
-use fleet::wire::enroll::{EnrollResponse, EnrollState};
+use fleet::wire::enroll::{EnrollResponse, EnrollState, refusal};
 use fleet::wire::key::fingerprint;
 use lexopt::prelude::{Long, Short, ValueExt as _};
 
-use crate::config::settings::{HubSettings, Settings};
+use super::renewal::Renewal;
+use crate::config::settings::{DeviceSettings, HubSettings, Settings};
 use crate::ports::Reason as _;
 use crate::ports::clock::Clock;
+use crate::ports::journal::JournalError;
 use crate::ports::uplink::UplinkError;
 use crate::uplink::{
     Applicant, HubClient, enrolment, enrolment_in, hub_address, is_private, keep_enrolment, keep_name, make_device_key,
-    write_durably,
+    refusal_of, write_durably,
 };
 
 const USAGE: &str = "\
@@ -40,6 +42,8 @@ usage: burgee-agent [--config FILE] enroll --hub URL (--token TOKEN | --token-fi
       --fleet NAME                  refuse to join any other fleet
       --no-wait                     do not wait in the lobby; ask again later
       --new-hub-key                 accept that the hub signs by another key than at the last enrolment
+      --new-identity                a device that was copied: give the key up that it has, and join with another
+                                    (and its own device.name); its agent must not run meanwhile
       --insecure-http               allow http:// to another machine
 ";
 
@@ -60,17 +64,22 @@ struct Ask {
     fleet: Option<FleetName>,
     wait: bool,
     new_hub_key: bool,
+    new_identity: bool,
 }
 
 /// Why the device is not enrolled.
 #[derive(Debug, thiserror::Error)]
-enum EnrollError {
+pub(super) enum EnrollError {
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
     Uplink(#[from] UplinkError),
-    #[error("the hub refuses this device: {0}")]
-    Refused(String),
+    #[error("the hub refuses this device: {message}")]
+    Refused { message: String, reason: Option<String> },
+    #[error("the agent must not run while the device gets another identity")]
+    Held(#[source] JournalError),
+    #[error("device.name: {0}")]
+    Unnamed(String),
     #[error("the hub's answer lacks its key or the fleet's name")]
     Incomplete,
     #[error("the hub puts the device into fleet {got}, not {want}")]
@@ -102,6 +111,7 @@ impl EnrollError {
     fn exit_code(&self) -> i32 {
         match self {
             Self::Usage(_)
+            | Self::Unnamed(_)
             | Self::NoKey { .. }
             | Self::Uplink(UplinkError::Address { .. } | UplinkError::Tls { .. }) => USAGE_ERROR,
             Self::NoTrust
@@ -122,7 +132,14 @@ impl EnrollError {
                 "is the address right, does the hub run, is its certificate authority known (--ca-file)?".to_owned(),
             ),
             Self::Uplink(error) => error.hint(),
-            Self::Refused(_) => Some("make a new token on the hub: burgee-hub token create".to_owned()),
+            Self::Refused { reason, .. } => match reason.as_deref() {
+                None | Some(refusal::TOKEN) => Some("make a new token on the hub: burgee-hub token create".to_owned()),
+                reason => Some(refusal_of(reason).1.to_owned()),
+            },
+            Self::Held(_) => {
+                Some("systemctl stop burgee-agent, then this again, then systemctl start burgee-agent".to_owned())
+            }
+            Self::Unnamed(_) => Some("write a device.name of its own into agent.toml".to_owned()),
             Self::OtherHub { .. } => Some(
                 "if the hub was set up anew, say so with --new-hub-key; else somebody else answers there".to_owned(),
             ),
@@ -176,7 +193,7 @@ fn parse(args: impl IntoIterator<Item = OsString>, settings: &Settings) -> Resul
     let configured = settings.hub.as_ref();
     let (mut hub, mut ca_file) = (None, configured.and_then(|hub| hub.ca_file.clone()));
     let (mut token, mut trust, mut fleet, mut fingerprints) = (None, None, None, Vec::new());
-    let (mut wait, mut new_hub_key, mut insecure) = (true, false, false);
+    let (mut wait, mut new_hub_key, mut new_identity, mut insecure) = (true, false, false, false);
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
@@ -196,6 +213,7 @@ fn parse(args: impl IntoIterator<Item = OsString>, settings: &Settings) -> Resul
             }
             Long("no-wait") => wait = false,
             Long("new-hub-key") => new_hub_key = true,
+            Long("new-identity") => new_identity = true,
             Long("insecure-http") => insecure = true,
             Long("help") | Short('h') => {
                 let _ = std::io::stdout().write_all(USAGE.as_bytes());
@@ -233,6 +251,7 @@ fn parse(args: impl IntoIterator<Item = OsString>, settings: &Settings) -> Resul
         fleet,
         wait,
         new_hub_key,
+        new_identity,
     }))
 }
 
@@ -243,17 +262,22 @@ fn enroll<C: Clock>(ask: &Ask, settings: &Settings, clock: &C) -> Result<(), Enr
         None => None,
     };
     let store = &settings.store.path;
-    let key = make_device_key(store)?;
+    let renewal = if ask.new_identity { Some(Renewal::begin(settings)?) } else { None };
+    let (device, key) = match &renewal {
+        Some(renewal) => (&renewal.device, renewal.key.clone()),
+        None => (&settings.device, make_device_key(store)?),
+    };
+    let device = device.clone();
     let known = enrolment(store)?;
-    say(&format!("device {} has key {}", settings.device.name, fingerprint(&key.verifying_key())));
+    say(&format!("device {} has key {}", device.name, fingerprint(&key.verifying_key())));
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EnrollError::Runtime)?;
-    let Some(response) = runtime.block_on(ask_hub(ask, settings, &key, clock))? else {
+    let Some(response) = runtime.block_on(ask_hub(ask, &device, &key, clock))? else {
         outcome(&format!("in the lobby of {}: enroll again once the device is accepted", ask.hub.url));
         return Ok(());
     };
     let offered = response.trust.clone();
-    let enrolment = enrolment_in(response, &ask.hub.url, &settings.device, clock.now());
+    let enrolment = enrolment_in(response, &ask.hub.url, &device, clock.now());
     let enrolment = enrolment.ok_or(EnrollError::Incomplete)?;
     if let Some(want) = ask.fleet.as_ref().filter(|want| **want != enrolment.fleet) {
         return Err(EnrollError::OtherFleet { got: enrolment.fleet, want: want.clone() });
@@ -262,8 +286,15 @@ fn enroll<C: Clock>(ask: &Ask, settings: &Settings, clock: &C) -> Result<(), Enr
     if let Some(known) = known.filter(|known| known.hub_key != hub_key && !ask.new_hub_key) {
         return Err(EnrollError::OtherHub { got: hub_key.fingerprint(), known: known.hub_key.fingerprint() });
     }
-    keep_name(store, &settings.device)?;
-    keep_enrolment(store, &enrolment)?;
+    match renewal {
+        Some(renewal) => {
+            runtime.block_on(renewal.settle(&enrolment, &ask.hub, clock))?.iter().for_each(|told| say(told));
+        }
+        None => {
+            keep_name(store, &device)?;
+            keep_enrolment(store, &enrolment)?;
+        }
+    }
     say(&format!("the hub signs by {}", hub_key.fingerprint()));
     settle_trust(ask, &settings.source.trust, said, offered)?;
     if settings.hub.as_ref().is_none_or(|hub| hub_address(&hub.url).ok().as_ref() != Some(&ask.hub.url)) {
@@ -276,12 +307,12 @@ fn enroll<C: Clock>(ask: &Ask, settings: &Settings, clock: &C) -> Result<(), Enr
 /// Asks until the hub decides; `None` while it doesn't and nobody wants to wait.
 async fn ask_hub<C: Clock>(
     ask: &Ask,
-    settings: &Settings,
+    device: &DeviceSettings,
     key: &SigningKey,
     clock: &C,
 ) -> Result<Option<EnrollResponse>, EnrollError> {
     let client = HubClient::new(&ask.hub)?;
-    let applicant = Applicant { device: &settings.device, key, token: &ask.token, fleet: ask.fleet.as_ref() };
+    let applicant = Applicant { device, key, token: &ask.token, fleet: ask.fleet.as_ref() };
     let mut waiting = false;
     loop {
         let mut retry = Duration::from_secs(15);
@@ -289,7 +320,8 @@ async fn ask_hub<C: Clock>(
             Ok(response) => match response.state {
                 EnrollState::Accepted => return Ok(Some(response)),
                 EnrollState::Refused => {
-                    return Err(EnrollError::Refused(response.message.unwrap_or_else(|| "no reason given".to_owned())));
+                    let message = response.message.unwrap_or_else(|| "no reason given".to_owned());
+                    return Err(EnrollError::Refused { message, reason: response.reason });
                 }
                 EnrollState::Lobby => {
                     if !ask.wait {

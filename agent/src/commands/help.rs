@@ -75,6 +75,7 @@ pub(super) const COMMANDS: [About; 15] = [
             option("--fleet", "NAME", "refuse to join any other fleet"),
             switch("--no-wait", "do not wait in the lobby; ask again later"),
             switch("--new-hub-key", "accept another key of the hub than at the last enrolment"),
+            switch("--new-identity", "a device that was copied: give its key up, join with another"),
             switch("--insecure-http", "allow http:// to another machine"),
         ],
     },

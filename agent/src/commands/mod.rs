@@ -9,6 +9,7 @@ mod doctor;
 pub mod enroll;
 mod help;
 mod render;
+mod renewal;
 mod status;
 mod sync;
 mod table;

@@ -50,6 +50,18 @@ impl Facts {
             host: host.split('.').next().filter(|host| !host.is_empty()).map(str::to_owned),
         }
     }
+
+    /// 16 hex digits that tell this machine from another, and nothing of it;
+    /// `None` where nothing does.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<String> {
+        let parts = [&self.machine_id, &self.serial, &self.mac];
+        if parts.iter().all(|part| part.is_none()) {
+            return None;
+        }
+        let digest = fleet::digest::Digest::of(format!("burgee machine\n{parts:?}").as_bytes()).to_string();
+        digest.rsplit(':').next().and_then(|hex| hex.get(..16)).map(str::to_owned)
+    }
 }
 
 /// A file's text without the NUL that device trees end with.
@@ -126,5 +138,9 @@ mod tests {
         let facts = Facts::read(root);
         assert_eq!(facts.serial.as_deref(), Some("10000000a1b2c3d4"), "the board's own goes first");
         assert!(facts.machine_id.is_some());
+        let id = facts.fingerprint().unwrap();
+        assert!(id.len() == 16 && Some(&id) == Facts::read(root).fingerprint().as_ref());
+        let other = Facts { mac: None, ..facts };
+        assert!(other.fingerprint().is_some_and(|other| other != id) && Facts::default().fingerprint().is_none());
     }
 }

@@ -14,6 +14,8 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+use fleet::name::DeviceName;
+
 pub use self::inputs::Inputs;
 pub use self::naming::KeptName;
 use self::settings::Settings;
@@ -111,6 +113,14 @@ pub fn store(file: Option<&Path>, flags: &[String]) -> PathBuf {
     });
     let flag = flags.iter().rev().find_map(|flag| flag.strip_prefix("store.path="));
     flag.map(|path| path.trim_matches('"').into()).or(said).unwrap_or_else(|| "/var/lib/burgee".into())
+}
+
+/// The name that a pattern gives this device as it is, whatever was kept.
+///
+/// # Errors
+/// In words: what the device lacks, or what is wrong with the pattern.
+pub fn made_anew(pattern: &str) -> Result<DeviceName, String> {
+    naming::expand(pattern, &facts::Facts::read(Path::new("/"))).map_err(|error| error.to_string())
 }
 
 /// The `.toml` files of a folder by name, or the file itself.

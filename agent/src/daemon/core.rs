@@ -398,6 +398,15 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             let message = format!("{} reports were dropped: the spool was full", self.uplink.dropped());
             self.context.set("ReportsKept", false, "SpoolFull", message);
         }
+        match self.uplink.twin() {
+            Some(since) => {
+                let message = format!(
+                    "another agent reports with this device's key since {since}: the device, or its store, was copied\nhint: on the copy, stop the agent and run `burgee-agent enroll --new-identity`"
+                );
+                self.context.set("Unique", false, "KeyInUseTwice", message);
+            }
+            None => self.context.clear("Unique"),
+        }
         match self.uplink.unenrolled() {
             Some(missing) => self.context.set("Enrolled", false, missing.reason, missing.message),
             None => self.context.clear("Enrolled"),

@@ -42,6 +42,15 @@ use crate::ports::journal::{Journal, JournalError, Kept, State};
 const LARGE: u64 = 16 << 20;
 const SLACK: u64 = 8;
 
+/// Holds the store, as an agent that runs does; for as long as the file lives.
+///
+/// # Errors
+/// When another holds it, or it can't be made.
+pub fn hold(store: &Path) -> Result<File, JournalError> {
+    disk::make_folder(store)?;
+    disk::lock(store)
+}
+
 /// The journal of one store folder.
 pub struct SledJournal {
     store: PathBuf,

@@ -9,6 +9,7 @@ use fleet::name::DeviceName;
 use fleet::wire::command::Command;
 use fleet::wire::report::ReportBody;
 use fleet::wire::status::LinkState;
+use jiff::Timestamp;
 
 use super::Reason;
 
@@ -47,6 +48,11 @@ pub trait Uplink: Send {
 
     /// Why the device belongs to no hub yet, where it should.
     fn unenrolled(&self) -> Option<Unenrolled> {
+        None
+    }
+
+    /// Since when the hub knows of another agent with this device's key.
+    fn twin(&self) -> Option<Timestamp> {
         None
     }
 

@@ -13,9 +13,10 @@ use fleet::wire::ack::Ack;
 use fleet::wire::command::Command;
 use fleet::wire::jws::{self, Kind};
 use fleet::wire::notify::{NOTIFY_LIMIT, Notify};
-use fleet::wire::report::{Place, Report, ReportBody};
+use fleet::wire::report::{Place, Report, ReportBody, Run};
 use fleet::wire::status::LinkState;
 use fleet::wire::token::{Audience, DeviceToken};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -94,10 +95,15 @@ struct State {
     refused: BTreeMap<&'static str, u64>,
     dropped: u64,
     unenrolled: Option<Unenrolled>,
+    /// The highest sequence of an acknowledgement to this run.
+    heard: u64,
+    twin: Option<Timestamp>,
 }
 
 pub(super) struct Exchange<C> {
     pub(super) clock: Arc<C>,
+    /// This run of the agent, by its id, and the machine.
+    run: (String, Option<String>),
     state: Mutex<State>,
     signals: watch::Sender<Signals>,
     inbound: mpsc::Sender<Inbound>,
@@ -106,6 +112,7 @@ pub(super) struct Exchange<C> {
 impl<C: Clock> Exchange<C> {
     pub(super) fn new(
         clock: Arc<C>,
+        run: (String, Option<String>),
         spool: Spool,
         epoch: u64,
         commands: u64,
@@ -126,8 +133,10 @@ impl<C: Clock> Exchange<C> {
             refused: BTreeMap::new(),
             dropped: 0,
             unenrolled: None,
+            heard: 0,
+            twin: None,
         };
-        Self { clock, state: Mutex::new(state), signals: watch::Sender::new(Signals::default()), inbound }
+        Self { clock, run, state: Mutex::new(state), signals: watch::Sender::new(Signals::default()), inbound }
     }
 
     pub(super) fn signals(&self) -> watch::Receiver<Signals> {
@@ -164,6 +173,8 @@ impl<C: Clock> Exchange<C> {
     /// the spool, about `bytes`, and the newest status.
     pub(super) fn outgoing(&self, identity: &Identity, cursor: Cursor, count: usize, bytes: usize) -> Vec<Outgoing> {
         let mut state = self.state();
+        let (id, machine) = self.run.clone();
+        let run = Run { id, machine, heard: state.heard };
         let places: Vec<Place> = state.spool.places(cursor.spooled).take(count).collect();
         let mut ready = Vec::new();
         let mut size = 0;
@@ -173,7 +184,7 @@ impl<C: Clock> Exchange<C> {
             }
             let Some(waiting) = state.spool.read(place) else { continue };
             let before = state.spool.before(place);
-            if let Some(text) = signed(identity, waiting, before) {
+            if let Some(text) = signed(identity, &run, waiting, before) {
                 size += text.len();
                 ready.push(Outgoing { place, durable: true, text });
             } else {
@@ -184,7 +195,7 @@ impl<C: Clock> Exchange<C> {
         if let Some(waiting) = state.latest.clone().filter(|latest| Some(latest.place) > cursor.latest) {
             let place = waiting.place;
             let before = state.spool.before(place);
-            match signed(identity, waiting, before) {
+            match signed(identity, &run, waiting, before) {
                 Some(text) => ready.push(Outgoing { place, durable: false, text }),
                 None => state.latest = None,
             }
@@ -227,20 +238,38 @@ impl<C: Clock> Exchange<C> {
             self.refuse("OtherDevice", &format!("it is for {}/{}", ack.fleet, ack.device), "acknowledgement");
             return false;
         }
+        if ack.run.as_ref().is_some_and(|run| *run != self.run.0) {
+            // What another run has sent is not what this one keeps; that is no
+            // fault of the hub's: the topic is the device's.
+            tracing::debug!(run = ack.run, "an acknowledgement is for another run");
+            return true;
+        }
         let mut state = self.state();
+        let mut changed = false;
+        if ack.sequence > state.heard {
+            state.heard = ack.sequence;
+            changed = std::mem::replace(&mut state.twin, ack.twin) != ack.twin;
+        }
         let forgotten = state.spool.acknowledge(ack.place());
         state.unacknowledged_since = (!state.spool.is_empty()).then(Instant::now);
         if state.latest.as_ref().is_some_and(|latest| latest.place <= ack.place()) {
             state.latest = None;
         }
-        if ack.place() > state.last {
+        let known = ack.known.unwrap_or(ack.place()).max(ack.place());
+        if known > state.last && ack.twin.is_none() {
             // The hub has later reports of this device than the device knows of:
             // its journal was set back. Whatever comes next must count as new.
-            tracing::warn!(epoch = ack.epoch, "the hub knows later reports of this device; a new epoch begins");
-            state.last = Place { epoch: ack.epoch + 1, counter: 0 };
+            tracing::warn!(epoch = known.epoch, "the hub knows later reports of this device; a new epoch begins");
+            state.last = Place { epoch: known.epoch + 1, counter: 0 };
         }
         drop(state);
         tracing::debug!(forgotten, epoch = ack.epoch, counter = ack.counter, "reports acknowledged");
+        if changed {
+            if ack.twin.is_some() {
+                tracing::error!("another agent reports with this device's key");
+            }
+            drop(self.inbound.try_send(Inbound::Link));
+        }
         self.hub(LinkState::Up);
         self.signals.send_modify(|signals| signals.acks += 1);
         true
@@ -346,6 +375,11 @@ impl<C: Clock> Exchange<C> {
         }
     }
 
+    /// Since when the hub knows of another run that lives.
+    pub(super) fn twin(&self) -> Option<Timestamp> {
+        self.state().twin
+    }
+
     pub(super) fn unenrolled(&self) -> Option<Unenrolled> {
         self.state().unenrolled.clone()
     }
@@ -369,7 +403,7 @@ impl<C: Clock> Exchange<C> {
     }
 }
 
-fn signed(identity: &Identity, waiting: Waiting, after: Option<Place>) -> Option<String> {
+fn signed(identity: &Identity, run: &Run, waiting: Waiting, after: Option<Place>) -> Option<String> {
     let Waiting { place, at, body } = waiting;
     let report = Report {
         fleet: identity.enrolment.fleet.clone(),
@@ -377,6 +411,7 @@ fn signed(identity: &Identity, waiting: Waiting, after: Option<Place>) -> Option
         epoch: place.epoch,
         counter: place.counter,
         after,
+        run: Some(run.clone()),
         at,
         body,
     };

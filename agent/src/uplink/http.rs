@@ -89,7 +89,7 @@ impl HubClient {
         self.commands(&token, i64::MAX.unsigned_abs()).await.map(drop)
     }
 
-    async fn reports(&self, token: &str, body: &ReportsBody) -> Result<ReportsAnswer, UplinkError> {
+    pub(super) async fn reports(&self, token: &str, body: &ReportsBody) -> Result<ReportsAnswer, UplinkError> {
         self.ask(self.client.post(self.url(REPORTS)).bearer_auth(token).json(body), REPORTS).await
     }
 

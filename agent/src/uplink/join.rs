@@ -13,10 +13,13 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
-use fleet::name::FleetName;
-use fleet::wire::api::EnrollBody;
+use fleet::name::{DeviceName, FleetName};
+use fleet::wire::api::{EnrollBody, ReportsBody};
 use fleet::wire::enroll::{EnrollRequest, EnrollResponse, EnrollState, refusal};
+use fleet::wire::jws::{self, JwsError, Kind};
 use fleet::wire::key::{PublicKey, fingerprint};
+use fleet::wire::report::{Event, GIVEN_UP, Report, ReportBody, Run};
+use fleet::wire::token::{Audience, DeviceToken};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -25,7 +28,7 @@ use super::backoff::Backoff;
 use super::http::HubClient;
 use super::identity::{Enrolment, keep_enrolment, make_device_key};
 use super::{UplinkSettings, address};
-use crate::config::settings::DeviceSettings;
+use crate::config::settings::{DeviceSettings, HubSettings};
 use crate::ports::Reason as _;
 use crate::ports::clock::Clock;
 use crate::ports::uplink::{Unenrolled, UplinkError};
@@ -80,6 +83,46 @@ pub(crate) fn enrolment_in(
         labels: response.labels,
         at,
     })
+}
+
+/// Says to the hub, with a key that is given up, that it is: whoever else has
+/// it goes on alone.
+///
+/// # Errors
+/// When the hub can't be reached, or knows the key no more.
+pub(crate) async fn give_up(
+    hub: &HubSettings,
+    key: &SigningKey,
+    former: &Enrolment,
+    successor: &DeviceName,
+    now: Timestamp,
+) -> Result<(), UplinkError> {
+    let (fleet, device) = (former.fleet.clone(), former.device.clone());
+    let mut drawn = [0; 8];
+    getrandom::fill(&mut drawn).map_err(|error| UplinkError::Random { cause: error.to_string() })?;
+    let message = format!("a device that had this key took an identity of its own: {successor}");
+    let report = Report {
+        fleet: fleet.clone(),
+        device: device.clone(),
+        // Before every place that the other one gives out.
+        epoch: 0,
+        counter: u64::try_from(now.as_millisecond()).unwrap_or(1).max(1),
+        after: None,
+        run: Some(Run { id: format!("{:016x}", u64::from_be_bytes(drawn)), machine: None, heard: 0 }),
+        at: now,
+        body: ReportBody::Event(Event { revision: None, event: GIVEN_UP.to_owned(), message }),
+    };
+    let too_long = |error: JwsError| UplinkError::Request { cause: error.to_string() };
+    let report = jws::sign(Kind::Report, &report, key).map_err(too_long)?;
+    let token = DeviceToken::new(fleet, device, Audience::Hub, now);
+    let token = jws::sign(Kind::Token, &token, key).map_err(too_long)?;
+    let answer = HubClient::new(hub)?.reports(&token, &ReportsBody { reports: vec![report] }).await?;
+    match answer.refused.first() {
+        None => Ok(()),
+        Some(refused) => {
+            Err(UplinkError::Answer { url: hub.url.clone(), status: 200, message: refused.reason.clone() })
+        }
+    }
 }
 
 /// How often a device asks again.
@@ -222,7 +265,7 @@ impl Joining {
 }
 
 /// The condition's reason, and what to do.
-fn refusal_of(reason: Option<&str>) -> (&'static str, &'static str) {
+pub(crate) fn refusal_of(reason: Option<&str>) -> (&'static str, &'static str) {
     match reason {
         Some(refusal::TOKEN) => ("TokenRefused", "put a new token into hub.token_file: burgee-hub token create"),
         Some(refusal::CLOCK) => ("ClockWrong", "check the time service; it is tried again"),

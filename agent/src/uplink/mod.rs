@@ -18,12 +18,13 @@ mod spool;
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::wire::report::ReportBody;
 use fleet::wire::status::LinkState;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -36,11 +37,12 @@ pub use self::identity::{
     Enrolment, device_key, enrolment, enrolment_path, keep_enrolment, keep_name, key_path, make_device_key,
 };
 use self::join::Joining;
-pub(crate) use self::join::{Applicant, enrolment_in};
+pub(crate) use self::join::{Applicant, enrolment_in, give_up, refusal_of};
 use self::mqtt::MqttWay;
 pub use self::pace::Pace;
 pub use self::spool::Bounds;
 use self::spool::Spool;
+use crate::config::facts::Facts;
 use crate::config::settings::{DeviceSettings, HubSettings, MqttSettings, Settings};
 use crate::ports::Reason as _;
 use crate::ports::clock::Clock;
@@ -113,6 +115,13 @@ impl<C: Clock + Send + Sync + 'static> Uplink for AnyUplink<C> {
         match self {
             Self::Hub(uplink) => uplink.links(),
             Self::None(uplink) => uplink.links(),
+        }
+    }
+
+    fn twin(&self) -> Option<Timestamp> {
+        match self {
+            Self::Hub(uplink) => uplink.twin(),
+            Self::None(uplink) => uplink.twin(),
         }
     }
 
@@ -193,7 +202,7 @@ impl<C: Clock + Send + Sync + 'static> HubUplink<C> {
         }
         let (sender, inbound) = mpsc::channel(64);
         let spool = Spool::open(settings.store.join("spool"), settings.bounds);
-        let exchange = Arc::new(Exchange::new(clock, spool, epoch, command_sequence, mqtt, sender));
+        let exchange = Arc::new(Exchange::new(clock, run(), spool, epoch, command_sequence, mqtt, sender));
         let task = tokio::spawn(connect(settings, exchange.clone())).abort_handle();
         Ok(Self { exchange, inbound, task })
     }
@@ -203,6 +212,16 @@ impl<C: Clock + Send + Sync + 'static> HubUplink<C> {
     pub fn spooled(&self) -> usize {
         self.exchange.spooled()
     }
+}
+
+/// What tells this run of the agent from every other, and its machine.
+fn run() -> (String, Option<String>) {
+    let mut drawn = [0; 8];
+    if getrandom::fill(&mut drawn).is_err() {
+        // Without chance, what differs: the process. Told apart less surely.
+        drawn = u64::from(std::process::id()).to_be_bytes();
+    }
+    (format!("{:016x}", u64::from_be_bytes(drawn)), Facts::read(Path::new("/")).fingerprint())
 }
 
 impl<C> Drop for HubUplink<C> {
@@ -226,6 +245,10 @@ impl<C: Clock + Send + Sync + 'static> Uplink for HubUplink<C> {
 
     fn links(&self) -> (LinkState, LinkState) {
         self.exchange.links()
+    }
+
+    fn twin(&self) -> Option<Timestamp> {
+        self.exchange.twin()
     }
 
     fn unenrolled(&self) -> Option<Unenrolled> {

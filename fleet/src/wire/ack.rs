@@ -19,6 +19,17 @@ pub struct Ack {
     pub at: Timestamp,
     /// The hub's, per device: max(last + 1, Unix milliseconds).
     pub sequence: u64,
+    /// The run of the agent ([`super::report::Run::id`]) whose reports are
+    /// stored; another run takes no notice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The highest place that the hub knows of any run of the device: what
+    /// comes next has to lie behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Place>,
+    /// Since when another run lives with the device's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Timestamp>,
 }
 
 impl Ack {
@@ -61,6 +72,7 @@ mod tests {
             epoch: at.0,
             counter: at.1,
             after: after.map(place),
+            run: None,
             at: "2026-01-01T00:00:00Z".parse().unwrap(),
             body: ReportBody::Event(Event { revision: None, event: "steady".into(), message: String::new() }),
         };

@@ -16,6 +16,35 @@ pub struct Place {
     pub counter: u64,
 }
 
+/// The event by which a device gives its key up: whoever else has it goes on
+/// alone. Sent with that key, for the last time.
+pub const GIVEN_UP: &str = "identity-given-up";
+
+/// The run of an agent that sends a report. Two devices with one key (one was
+/// copied) give out the same places; their runs differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// Drawn at the agent's start: up to 32 of `0-9a-f`.
+    pub id: String,
+    /// Tells one machine from another, for people: up to 32 of `0-9a-f`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// The highest sequence of an acknowledgement to this run that it has
+    /// heard; 0: none. Says that it lives, however late a report comes.
+    #[serde(default)]
+    pub heard: u64,
+}
+
+impl Run {
+    /// Whether its texts are what they have to be.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        let hex = |text: &String| (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+        hex(&self.id) && self.machine.as_ref().is_none_or(hex)
+    }
+}
+
 /// One report. Its place is (`epoch`, `counter`); each place is used once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,6 +58,9 @@ pub struct Report {
     /// See [`super::ack::advance`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Place>,
+    /// By which run of the agent it is sent; a report that waits is sent by a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
     /// When it was made, by the device's clock.
     pub at: Timestamp,
     pub body: ReportBody,

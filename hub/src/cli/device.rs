@@ -1,6 +1,7 @@
 //! `burgee-hub device`.
 
 use fleet::name::DeviceName;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Config, Device, Failure, columns, say, store_failed, wake};
 use crate::clock;
@@ -9,7 +10,17 @@ use crate::store::{DeviceFilter, DeviceState, HubStore, Store};
 
 pub(super) async fn run(store: &HubStore, config: &Config, asked: Device) -> Result<(), Failure> {
     match asked {
-        Device::List { search } => list(store, search).await,
+        Device::List { search } => list(store, config, search).await,
+        Device::Clear { device } => {
+            let done = store.forget_runs(&device).await.map_err(|error| store_failed(&error))?;
+            wake(config);
+            if !done {
+                return Err(Failure::plain(format!("no device {device} is in the lobby or the fleet"))
+                    .hint("burgee-hub device list shows them"));
+            }
+            say(&format!("cleared {device}; if two agents still have its key, that is found again"));
+            Ok(())
+        }
         Device::Accept { device } => {
             set(store, config, &device, DeviceState::Accepted).await?;
             say(&format!("accepted {device}; it asks again within seconds"));
@@ -34,7 +45,7 @@ async fn set(store: &HubStore, config: &Config, device: &DeviceName, state: Devi
     }
 }
 
-async fn list(store: &HubStore, search: String) -> Result<(), Failure> {
+async fn list(store: &HubStore, config: &Config, search: String) -> Result<(), Failure> {
     let filter = DeviceFilter { search: Some(search), ..DeviceFilter::default() };
     let devices = store.devices(&filter).await.map_err(|error| store_failed(&error))?;
     if devices.is_empty() {
@@ -42,11 +53,14 @@ async fn list(store: &HubStore, search: String) -> Result<(), Failure> {
         return Ok(());
     }
     let head = ["NAME", "STATE", "SYNC", "HEALTH", "LAST REPORT", "REVISION"].map(str::to_owned).to_vec();
+    let silent = SignedDuration::try_from(config.silent_after).unwrap_or(SignedDuration::MAX);
+    let silent_before = clock::now().saturating_sub(silent).unwrap_or(Timestamp::MIN);
     let rows = devices.iter().map(|device| {
+        let copied = if device.twin(silent_before).is_some() { ", copied" } else { "" };
         let revision = device.status.as_ref().and_then(|status| status.revision.as_ref());
         vec![
             device.name.to_string(),
-            device.state.as_str().to_owned(),
+            format!("{}{copied}", device.state.as_str()),
             device.sync.as_str().to_owned(),
             device.health.as_str().to_owned(),
             device.last_seen.map_or_else(|| "never".to_owned(), utc),

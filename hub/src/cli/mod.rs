@@ -94,6 +94,11 @@ enum Device {
         /// Its name.
         device: DeviceName,
     },
+    /// Forgets that a device was found copied; if it still is, that is found again.
+    Clear {
+        /// Its name.
+        device: DeviceName,
+    },
     /// Decommissions a device: its key counts for nothing from now on.
     Remove {
         /// Its name.

@@ -15,7 +15,7 @@ use crate::axes::{self, LinkAxis, SyncAxis};
 use crate::clock;
 use crate::hub::SharedHub;
 use crate::order;
-use crate::store::{Device, DeviceState, Entry, Store, StoreError, StoredCommand};
+use crate::store::{Device, DeviceState, Entry, RunSeen, Store, StoreError, StoredCommand, Twin};
 
 /// Events on the page.
 const EVENTS: u32 = 100;
@@ -28,6 +28,7 @@ struct View {
     device: Device,
     entries: Vec<Entry>,
     commands: Vec<StoredCommand>,
+    runs: Vec<RunSeen>,
     silent_before: Timestamp,
     now: Timestamp,
 }
@@ -38,6 +39,7 @@ async fn read(hub: &SharedHub, name: &DeviceName) -> Result<Option<View>, StoreE
     Ok(Some(View {
         entries: hub.store.entries(name, EVENTS).await?,
         commands: hub.store.commands(name, COMMANDS).await?,
+        runs: hub.store.runs(name).await?,
         silent_before: hub.silent_before(now),
         device,
         now,
@@ -107,6 +109,7 @@ fn notices(view: &View) -> Markup {
             },
             DeviceState::Accepted => {},
         }
+        @if let Some(twin) = device.twin(view.silent_before) { (copied(view, twin)) }
         @if let Some(status) = status {
             @if matches!(device.sync, SyncAxis::RolledBack | SyncAxis::RollingBack | SyncAxis::Stalled) {
                 div.notice.bad { (went_wrong(device, status)) }
@@ -122,6 +125,46 @@ fn notices(view: &View) -> Markup {
             }
         }
     }
+}
+
+fn copied(view: &View, twin: Twin) -> Markup {
+    let device = &view.device;
+    let clear = format!("burgee-hub --config hub.toml device clear {}", device.name);
+    html! {
+        div.notice.bad {
+            strong { "Copied." }
+            " Two agents report with this device’s key, since " (part::clock(twin.since))
+            ": the device, or its store, was copied. What each says is kept; what is shown is of the one that spoke last."
+            table.plain {
+                thead { tr { th scope="col" { "Agent" } th scope="col" { "Machine" } th scope="col" { "First heard" } th scope="col" { "Last heard" } } }
+                tbody {
+                    @for run in view.runs.iter().filter(|run| run.last >= view.silent_before) {
+                        tr {
+                            td data-label="Agent" { (agent(&run.run)) }
+                            td data-label="Machine" { @match &run.machine { Some(id) => code { (short_run(id)) }, None => "–" } }
+                            td data-label="First heard" { (part::ago(run.first, view.now)) }
+                            td data-label="Last heard" { (part::ago(run.last, view.now)) }
+                        }
+                    }
+                }
+            }
+            span.hint {
+                b { "Hint " } "on the one that is the copy (" code { "burgee-agent doctor" }
+                " shows its machine), with its agent stopped:"
+            }
+            (part::typed(&["burgee-agent enroll --new-identity --token TOKEN"]))
+            "This notice goes by itself once one of them is silent; or at once:"
+            (part::typed(&[&clear]))
+        }
+    }
+}
+
+fn short_run(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+fn agent(run: &str) -> Markup {
+    html! { @if run.is_empty() { "an older agent" } @else { code { (short_run(run)) } } }
 }
 
 fn went_wrong(device: &Device, status: &Status) -> Markup {
@@ -289,6 +332,7 @@ fn conditions(status: &Status, now: Timestamp) -> Markup {
 
 fn events(view: &View) -> Markup {
     let shown: Vec<&Entry> = view.entries.iter().collect();
+    let two = view.device.twin(view.silent_before).is_some();
     html! {
         h2 { "Events " small { "newest first, by the device’s own clock" } }
         @if shown.is_empty() { p.muted { "None yet." } }
@@ -304,6 +348,7 @@ fn events(view: &View) -> Markup {
                             span.late { "device’s clock " (part::span(entry.received, entry.at)) " ahead" }
                         }
                     }
+                    @if two { span.late { "agent " (agent(&entry.run)) } }
                     (event_body(&entry.body))
                 }
             }
@@ -342,6 +387,7 @@ fn event_body(body: &ReportBody) -> Markup {
 fn event_tone(event: &str) -> Tone {
     match event {
         "steady" | "applied" | "drift-repaired" => Tone::Good,
+        "identity-given-up" => Tone::Warn,
         "failed" | "rolled-back" | "rolling-back" | "refused" | "stalled" => Tone::Bad,
         "accepted" | "preparing" | "applying" | "probing" => Tone::Busy,
         "held" | "suspended" | "drifted" => Tone::Warn,

@@ -51,6 +51,7 @@ impl Wanted {
             link: LinkAxis::parse(&self.link).map(|axis| (axis, silent_before)),
             revision: text(&self.revision).filter(hex).map(|text| text.to_ascii_lowercase()),
             phase: None,
+            copied: None,
             offset: (self.number() - 1) * PAGE,
             limit: PAGE,
         }
@@ -100,6 +101,8 @@ struct View {
     devices: Vec<Device>,
     matching: u64,
     refusals: Vec<Refusal>,
+    /// The first of those that were copied.
+    copied: Vec<Device>,
     silent_before: Timestamp,
     now: Timestamp,
 }
@@ -108,11 +111,18 @@ async fn read(hub: &SharedHub, wanted: &Wanted) -> Result<View, StoreError> {
     let now = clock::now();
     let silent_before = hub.silent_before(now);
     let filter = wanted.filter(silent_before);
+    let copied = DeviceFilter {
+        state: Some(DeviceState::Accepted),
+        copied: Some(silent_before),
+        limit: 5,
+        ..DeviceFilter::default()
+    };
     Ok(View {
         counts: hub.store.counts(silent_before).await?,
         devices: hub.store.devices(&filter).await?,
         matching: hub.store.count(&filter).await?,
         refusals: hub.store.refusals().await?,
+        copied: hub.store.devices(&copied).await?,
         silent_before,
         now,
     })
@@ -165,6 +175,14 @@ fn notices(hub: &SharedHub, view: &View) -> Markup {
             p.notice.warn {
                 strong { "The MQTT broker is not connected." }
                 " Reports and commands go over HTTPS as devices poll; pushes arrive later."
+            }
+        }
+        @if !view.copied.is_empty() {
+            p.notice.bad {
+                strong { (devices_text(view.counts.copied)) " copied." }
+                " Two agents report with one device’s key: "
+                @for device in &view.copied { a href={ "/devices/" (device.name) } { (device.name) } " " }
+                @if view.counts.copied > view.copied.len() as u64 { "and more" }
             }
         }
         @if view.counts.lobby > 0 {
@@ -334,7 +352,10 @@ fn row(device: &Device, view: &View) -> Markup {
     let status = device.status.as_ref();
     html! {
         tr {
-            th scope="row" { a href={ "/devices/" (device.name) } { (device.name) } }
+            th scope="row" {
+                a href={ "/devices/" (device.name) } { (device.name) }
+                @if device.twin(view.silent_before).is_some() { " " (part::badge(Tone::Bad, "Copied")) }
+            }
             td data-label="Sync" { (part::sync_badge(device.sync)) }
             td data-label="Health" { (part::health_badge(device.health)) }
             td data-label="Link" { (part::link_badge(device, view.silent_before, view.now)) }

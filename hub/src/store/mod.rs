@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 pub use model::{
     AckAt, Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, Group, NewCommand, NewDevice, NewToken,
-    Outcome, Place, Refusal, Stored, StoredCommand, Taken, Token, TokenUse,
+    Outcome, Place, Refusal, RunSeen, Stored, StoredCommand, Taken, Token, TokenUse, Twin,
 };
 
 /// The store this build runs on.
@@ -107,6 +107,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// acknowledgement ([`fleet::wire::ack::advance`]). An answer to a command,
     /// or its logs, closes the command; only the first one counts.
     fn store(&self, reports: &[Report], now: Timestamp) -> impl Future<Output = Result<Stored, StoreError>> + Send;
+
+    /// Runs of a device's agent that are remembered, heard of last first.
+    fn runs(&self, device: &DeviceName) -> impl Future<Output = Result<Vec<RunSeen>, StoreError>> + Send;
+
+    /// Forgets them, and that two lived: whoever lives is heard of again.
+    /// `false`: there is no such device.
+    fn forget_runs(&self, device: &DeviceName) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Events and logs of a device, newest first by the device's own time.
     fn entries(&self, device: &DeviceName, limit: u32) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;

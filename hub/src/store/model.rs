@@ -63,6 +63,35 @@ pub struct Device {
     pub last_seen: Option<Timestamp>,
     /// The broker's unsigned hint.
     pub mqtt_up: Option<bool>,
+    /// Two agents were found to live with its key.
+    pub twin: Option<Twin>,
+}
+
+/// Two agents with one key: the device was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Twin {
+    pub since: Timestamp,
+    /// When the one that spoke less lately was heard.
+    pub seen: Timestamp,
+}
+
+impl Device {
+    /// Its twin, if both were heard of since `silent_before`.
+    #[must_use]
+    pub fn twin(&self, silent_before: Timestamp) -> Option<Twin> {
+        self.twin.filter(|twin| twin.seen >= silent_before)
+    }
+}
+
+/// A run of a device's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunSeen {
+    /// What it drew at its start; empty: an agent of before that.
+    pub run: String,
+    /// The machine, as the device tells it from others.
+    pub machine: Option<String>,
+    pub first: Timestamp,
+    pub last: Timestamp,
 }
 
 /// A device to enrol.
@@ -90,6 +119,8 @@ pub struct DeviceFilter {
     pub revision: Option<String>,
     /// By the last signed report; silent is one before the time given.
     pub link: Option<(LinkAxis, Timestamp)>,
+    /// Copied, with both heard of since then.
+    pub copied: Option<Timestamp>,
     pub offset: u32,
     /// 0: all.
     pub limit: u32,
@@ -107,6 +138,8 @@ pub struct FleetCounts {
     pub silent: u64,
     /// Never sent a report.
     pub unheard: u64,
+    /// Two agents live with the device's key.
+    pub copied: u64,
     /// Revision → devices on it, most first.
     pub revisions: Vec<Group>,
 }
@@ -183,6 +216,12 @@ pub struct AckAt {
     pub place: Place,
     /// max(last + 1, Unix milliseconds).
     pub sequence: u64,
+    /// The run that it is for; empty: an agent that draws none.
+    pub run: String,
+    /// The highest place of any run.
+    pub known: Place,
+    /// Since when another run lives.
+    pub twin: Option<Timestamp>,
 }
 
 /// An event or a log excerpt of a device.
@@ -192,6 +231,8 @@ pub struct Entry {
     pub at: Timestamp,
     pub received: Timestamp,
     pub body: ReportBody,
+    /// The run that sent it.
+    pub run: String,
 }
 
 /// A signed command to keep until it is answered or expires.

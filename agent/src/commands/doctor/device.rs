@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::{Finding, Grade, found};
 use crate::clock::SystemClock;
+use crate::config::facts::Facts;
 use crate::config::settings::Settings;
 use crate::ports::clock::Clock as _;
 
@@ -16,11 +17,10 @@ const LITTLE_SPACE: u64 = 64 << 20;
 const FEW_FILES: u64 = 1000;
 
 pub(super) fn name(settings: &Settings) -> Finding {
-    let name = &settings.device.name;
-    match &settings.device.made_from {
-        Some(pattern) => found("name", Grade::Ok, format!("{name}, made of {pattern}")),
-        None => found("name", Grade::Ok, name.to_string()),
-    }
+    let made = settings.device.made_from.as_ref().map(|pattern| format!(", made of {pattern}")).unwrap_or_default();
+    let machine = Facts::read(Path::new("/")).fingerprint();
+    let machine = machine.and_then(|id| Some(format!(", on machine {}", id.get(..8)?))).unwrap_or_default();
+    found("name", Grade::Ok, format!("{}{made}{machine}", settings.device.name))
 }
 
 pub(super) fn clock() -> Finding {

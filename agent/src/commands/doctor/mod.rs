@@ -109,7 +109,8 @@ pub(super) async fn doctor(
         }
         Err(failure) => {
             let finding = found("config", Grade::Fail, failure.message.clone()).code(USAGE);
-            findings.push(finding.maybe(failure.hint.clone()));
+            let hint = failure.hint.as_deref().unwrap_or("docs/agent-toml.md explains every key");
+            findings.push(finding.hint(hint));
             findings.push(device::clock());
             findings.push(device::cgroups(std::path::Path::new("/")));
         }
@@ -153,7 +154,7 @@ async fn look(settings: &Settings, findings: &mut Vec<Finding>) -> Known {
     findings.push(device::trust(&settings.source.trust));
     findings.push(agent);
     findings.extend(state::conditions(&known));
-    findings.push(state::last_good(&known));
+    findings.push(state::last_good(&known, &settings.store.path));
     findings.extend(engine::engine(settings).await);
     let secrets = [
         ("git token", settings.source.token_file.as_deref()),

@@ -59,11 +59,16 @@ pub(super) fn conditions(known: &Known) -> Vec<Finding> {
 }
 
 /// When the device was last where Git wants it, and well.
-pub(super) fn last_good(known: &Known) -> Finding {
+pub(super) fn last_good(known: &Known, store: &Path) -> Finding {
     let Some(good) = known.last_good() else {
         if known.status.is_none() && known.journal.is_none() {
-            return found("last good", Grade::Warn, "not known: no agent answers, and there is no journal to read")
-                .hint("run this as the agent's user; on a new device, start the agent");
+            // A folder that can't be looked into is no sign of a new device.
+            let copy = fs::metadata(store.join("copy"));
+            if copy.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                return found("last good", Grade::Ok, "none yet: no agent has run here");
+            }
+            return found("last good", Grade::Warn, "not known: no agent answers, and the journal can't be read")
+                .hint("run this as the agent's user");
         }
         return found("last good", Grade::Warn, "none: no revision has been healthy on this device yet")
             .hint("see burgee-agent status, and burgee-agent history");
@@ -138,6 +143,8 @@ mod tests {
         }
         assert_eq!(sizes(store.path()).unwrap().result, Grade::Warn);
         assert_eq!((human(5), human(5000), human(50 << 20)), ("5 B".into(), "4 KiB".into(), "50 MiB".into()));
-        assert!(last_good(&Known::default()).message.contains("not known"));
+        assert_eq!(last_good(&Known::default(), store.path()).result, Grade::Ok, "a new device");
+        std::fs::create_dir(store.path().join("copy")).unwrap();
+        assert!(last_good(&Known::default(), store.path()).message.contains("not known"));
     }
 }

@@ -9,10 +9,10 @@ use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 use super::{bytes32, from_json, json, name, query, unsigned};
 use crate::axes::{HealthAxis, LinkAxis, SyncAxis};
 use crate::clock::{from_millis, millis};
-use crate::store::{Device, DeviceFilter, DeviceState, FleetCounts, Group, NewDevice, StoreError};
+use crate::store::{Device, DeviceFilter, DeviceState, FleetCounts, Group, NewDevice, StoreError, Twin};
 
 const COLUMNS: &str = "SELECT name, key, state, labels, token, enrolled, status, status_at, status_received, \
-                       sync, health, last_seen, mqtt_link FROM devices";
+                       sync, health, last_seen, mqtt_link, twin_since, twin_seen FROM devices";
 
 fn device(row: &SqliteRow) -> Result<Device, StoreError> {
     let read = || -> Result<_, sqlx::Error> {
@@ -29,9 +29,10 @@ fn device(row: &SqliteRow) -> Result<Device, StoreError> {
             (row.try_get::<String, _>("sync")?, row.try_get::<String, _>("health")?),
             row.try_get::<Option<i64>, _>("last_seen")?,
             row.try_get::<Option<String>, _>("mqtt_link")?,
+            (row.try_get::<Option<i64>, _>("twin_since")?, row.try_get::<Option<i64>, _>("twin_seen")?),
         ))
     };
-    let (text, key, state, labels, token, enrolled, status, status_at, received, (sync, health), seen, link) =
+    let (text, key, state, labels, token, enrolled, status, status_at, received, (sync, health), seen, link, twin) =
         read().map_err(query("reading a device"))?;
     Ok(Device {
         name: name(&text)?,
@@ -52,6 +53,7 @@ fn device(row: &SqliteRow) -> Result<Device, StoreError> {
         health: HealthAxis::parse(&health).unwrap_or(HealthAxis::Unknown),
         last_seen: seen.map(from_millis),
         mqtt_up: link.map(|link| link == "up"),
+        twin: twin.0.zip(twin.1).map(|(since, seen)| Twin { since: from_millis(since), seen: from_millis(seen) }),
     })
 }
 
@@ -98,6 +100,9 @@ fn restrict(sql: &mut QueryBuilder<Sqlite>, filter: &DeviceFilter) {
         sql.push(" AND revision LIKE ").push_bind(pattern(revision).trim_start_matches('%').to_owned());
         sql.push(" ESCAPE '\\'");
     }
+    if let Some(since) = filter.copied {
+        sql.push(" AND twin_seen >= ").push_bind(millis(since));
+    }
     match filter.link {
         Some((LinkAxis::Silent, before)) => {
             sql.push(" AND last_seen < ").push_bind(millis(before));
@@ -137,10 +142,11 @@ async fn groups(pool: &SqlitePool, sql: &'static str) -> Result<Vec<Group>, Stor
 }
 
 pub(super) async fn counts(pool: &SqlitePool, silent_before: Timestamp) -> Result<FleetCounts, StoreError> {
-    let (accepted, lobby, heard, silent): (i64, i64, i64, i64) = sqlx::query_as(
+    let (accepted, lobby, heard, silent, copied): (i64, i64, i64, i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE state = 'accepted'), count(*) FILTER (WHERE state = 'lobby'), \
          count(*) FILTER (WHERE state = 'accepted' AND last_seen >= ?1), \
-         count(*) FILTER (WHERE state = 'accepted' AND last_seen < ?1) FROM devices",
+         count(*) FILTER (WHERE state = 'accepted' AND last_seen < ?1), \
+         count(*) FILTER (WHERE state = 'accepted' AND twin_seen >= ?1) FROM devices",
     )
     .bind(millis(silent_before))
     .fetch_one(pool)
@@ -159,6 +165,7 @@ pub(super) async fn counts(pool: &SqlitePool, silent_before: Timestamp) -> Resul
         health: groups(pool, "SELECT health, count(*) FROM devices WHERE state = 'accepted' GROUP BY 1").await?,
         heard,
         silent,
+        copied: unsigned(copied),
         unheard: accepted.saturating_sub(heard).saturating_sub(silent),
         revisions: groups(
             pool,
@@ -187,6 +194,11 @@ pub(super) async fn enroll(mut tx: Transaction<'static, Sqlite>, device: &NewDev
                 .execute(&mut *tx)
                 .await
                 .map_err(query(failed))?;
+            sqlx::query("DELETE FROM runs WHERE device = ?")
+                .bind(device.name.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(query(failed))?;
             sqlx::query("DELETE FROM commands WHERE device = ?")
                 .bind(device.name.as_str())
                 .execute(&mut *tx)
@@ -200,7 +212,8 @@ pub(super) async fn enroll(mut tx: Transaction<'static, Sqlite>, device: &NewDev
          ON CONFLICT (name) DO UPDATE SET key = ?2, state = ?3, labels = ?4, token = ?5, enrolled = ?6, changed = ?6, \
          acked_epoch = NULL, acked_counter = NULL, status = NULL, status_epoch = 0, status_counter = 0, status_at = NULL, \
          status_received = NULL, phase = NULL, sync = 'unknown', health = 'unknown', revision = NULL, \
-         last_good = NULL, last_seen = NULL, mqtt_link = NULL, floor_epoch = 0, floor_counter = 0",
+         last_good = NULL, last_seen = NULL, mqtt_link = NULL, floor_epoch = 0, floor_counter = 0, \
+         floor_at = 0, known_epoch = 0, known_counter = 0, status_run = '', twin_since = NULL, twin_seen = NULL",
     )
     .bind(device.name.as_str())
     .bind(device.key.as_slice())

@@ -9,6 +9,7 @@ mod commands;
 mod devices;
 mod reports;
 mod rest;
+mod runs;
 mod tokens;
 
 use std::path::Path;
@@ -21,8 +22,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Sqlite, Transaction};
 
 use super::{
-    Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, NewCommand, NewDevice, NewToken, Refusal, Store,
-    StoreError, Stored, StoredCommand, Token, TokenUse,
+    Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, NewCommand, NewDevice, NewToken, Refusal, RunSeen,
+    Store, StoreError, Stored, StoredCommand, Token, TokenUse,
 };
 
 /// A handle on the database; clones share its connections.
@@ -158,6 +159,18 @@ impl Store for SqliteStore {
 
     async fn store(&self, reports: &[Report], now: Timestamp) -> Result<Stored, StoreError> {
         reports::store(self.begin("storing reports").await?, reports, now).await
+    }
+
+    async fn runs(&self, device: &DeviceName) -> Result<Vec<RunSeen>, StoreError> {
+        runs::list(&self.pool, device).await
+    }
+
+    async fn forget_runs(&self, device: &DeviceName) -> Result<bool, StoreError> {
+        let doing = "forgetting runs";
+        let mut tx = self.begin(doing).await?;
+        let done = runs::forget(&mut tx, device).await?;
+        tx.commit().await.map_err(query(doing))?;
+        Ok(done)
     }
 
     async fn entries(&self, device: &DeviceName, limit: u32) -> Result<Vec<Entry>, StoreError> {

@@ -1,16 +1,17 @@
-//! Reports: each place once, the newest status beside its device.
+//! Reports: each once, by its place and by what it says; the newest status beside its device.
 
 use fleet::name::DeviceName;
 use fleet::wire::ack;
-use fleet::wire::report::{Place, Report, ReportBody};
+use fleet::wire::report::{GIVEN_UP, Place, Report, ReportBody};
 use fleet::wire::status::Status;
 use jiff::Timestamp;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Sqlite, Transaction};
 
-use super::{commands, from_json, json, query, signed, unsigned};
+use super::{commands, from_json, json, query, runs, signed, unsigned};
 use crate::axes;
 use crate::clock::{from_millis, millis};
+use crate::keys::{hex, sha256};
 use crate::store::{AckAt, Entry, StoreError, Stored, Taken};
 
 const DOING: &str = "storing reports";
@@ -21,40 +22,70 @@ pub(super) async fn store(
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
     let mut stored = Stored::default();
-    let mut devices: Vec<&DeviceName> = Vec::new();
+    let mut senders: Vec<(&DeviceName, &str)> = Vec::new();
     for report in reports {
+        runs::note(&mut tx, report, now).await?;
         stored.taken.push(store_one(&mut tx, report, now).await?);
         acknowledge(&mut tx, report).await?;
-        if !devices.contains(&&report.device) {
-            devices.push(&report.device);
+        let sender = (&report.device, runs::id(report));
+        if !senders.contains(&sender) {
+            senders.push(sender);
         }
     }
-    for device in devices {
-        // One sequence a batch and device; none while nothing can be acknowledged.
-        let row: Option<(i64, i64, i64)> = sqlx::query_as(
-            "UPDATE devices SET ack_sequence = max(ack_sequence + 1, ?2) WHERE name = ?1 \
-             AND acked_epoch IS NOT NULL RETURNING acked_epoch, acked_counter, ack_sequence",
-        )
-        .bind(device.as_str())
-        .bind(millis(now))
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(query(DOING))?;
-        if let Some((epoch, counter, sequence)) = row {
-            let place = Place { epoch: unsigned(epoch), counter: unsigned(counter) };
-            stored.acks.push(AckAt { device: device.clone(), place, sequence: unsigned(sequence) });
-        }
+    for (device, run) in senders {
+        stored.acks.extend(ack_of(&mut tx, device, run, now).await?);
     }
     tx.commit().await.map_err(query(DOING))?;
     Ok(stored)
 }
 
+/// Sequence, the highest place known, since when there is a twin and when it was seen.
+type AckRow = (i64, i64, i64, Option<i64>, Option<i64>);
+
+/// One sequence a batch and run; none while nothing can be acknowledged.
+async fn ack_of(
+    tx: &mut Transaction<'static, Sqlite>,
+    device: &DeviceName,
+    run: &str,
+    now: Timestamp,
+) -> Result<Option<AckAt>, StoreError> {
+    let acked: Option<(i64, i64)> = sqlx::query_as(
+        "SELECT acked_epoch, acked_counter FROM runs WHERE device = ? AND run = ? AND acked_epoch IS NOT NULL",
+    )
+    .bind(device.as_str())
+    .bind(run)
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(query(DOING))?;
+    let Some((epoch, counter)) = acked else { return Ok(None) };
+    let row: Option<AckRow> = sqlx::query_as(
+        "UPDATE devices SET ack_sequence = max(ack_sequence + 1, ?2) WHERE name = ?1 \
+         RETURNING ack_sequence, known_epoch, known_counter, twin_since, twin_seen",
+    )
+    .bind(device.as_str())
+    .bind(millis(now))
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(query(DOING))?;
+    let place = |epoch, counter| Place { epoch: unsigned(epoch), counter: unsigned(counter) };
+    Ok(row.map(|(sequence, known_epoch, known_counter, since, seen)| AckAt {
+        device: device.clone(),
+        place: place(epoch, counter),
+        sequence: unsigned(sequence),
+        run: run.to_owned(),
+        known: place(known_epoch, known_counter),
+        twin: runs::twin(since, seen, now),
+    }))
+}
+
 /// Also for a report that was there already: it may come again just because
-/// the one before it was missing.
+/// the one before it was missing. Each run has its own: what one sent, another
+/// must not forget.
 async fn acknowledge(tx: &mut Transaction<'static, Sqlite>, report: &Report) -> Result<(), StoreError> {
     let row: Option<(Option<i64>, Option<i64>)> =
-        sqlx::query_as("SELECT acked_epoch, acked_counter FROM devices WHERE name = ?")
+        sqlx::query_as("SELECT acked_epoch, acked_counter FROM runs WHERE device = ? AND run = ?")
             .bind(report.device.as_str())
+            .bind(runs::id(report))
             .fetch_optional(&mut **tx)
             .await
             .map_err(query(DOING))?;
@@ -62,8 +93,9 @@ async fn acknowledge(tx: &mut Transaction<'static, Sqlite>, report: &Report) -> 
     let acked = epoch.zip(counter).map(|(e, c)| Place { epoch: unsigned(e), counter: unsigned(c) });
     let next = ack::advance(acked, report);
     if let Some(next) = next.filter(|_| next != acked) {
-        sqlx::query("UPDATE devices SET acked_epoch = ?2, acked_counter = ?3 WHERE name = ?1")
+        sqlx::query("UPDATE runs SET acked_epoch = ?3, acked_counter = ?4 WHERE device = ?1 AND run = ?2")
             .bind(report.device.as_str())
+            .bind(runs::id(report))
             .bind(signed(next.epoch))
             .bind(signed(next.counter))
             .execute(&mut **tx)
@@ -71,6 +103,12 @@ async fn acknowledge(tx: &mut Transaction<'static, Sqlite>, report: &Report) -> 
             .map_err(query(DOING))?;
     }
     Ok(())
+}
+
+/// What a report says, whoever sends it and however often.
+fn digest(report: &Report) -> Result<String, StoreError> {
+    let said = json("report", &(report.at, &report.body))?;
+    Ok(hex(&sha256(said.as_bytes())[..8]))
 }
 
 async fn store_one(
@@ -86,10 +124,13 @@ async fn store_one(
         ReportBody::Answer(_) => ("answer", Some(json("answer", &report.body)?)),
         ReportBody::Logs(_) => ("logs", Some(json("log excerpt", &report.body)?)),
     };
-    // Below the floor, places were dropped by age: they all count as seen.
+    // Below the floor, places were dropped by age: they count as seen, but for what was made since (a disk that was
+    // restored counts from an old epoch). Reports of before there were digests count by their place.
     let stored = sqlx::query(
-        "INSERT INTO reports (device, epoch, counter, at, received, kind, body) \
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 FROM devices WHERE name = ?1 AND (floor_epoch, floor_counter) < (?2, ?3) \
+        "INSERT INTO reports (device, epoch, counter, at, received, kind, body, digest, run) \
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM devices WHERE name = ?1 \
+         AND ((floor_epoch, floor_counter) < (?2, ?3) OR floor_at < ?4) AND NOT EXISTS \
+         (SELECT 1 FROM reports WHERE device = ?1 AND epoch = ?2 AND counter = ?3 AND digest = '') \
          ON CONFLICT DO NOTHING",
     )
     .bind(report.device.as_str())
@@ -99,6 +140,8 @@ async fn store_one(
     .bind(millis(now))
     .bind(kind)
     .bind(body)
+    .bind(digest(report)?)
+    .bind(runs::id(report))
     .execute(&mut **tx)
     .await
     .map_err(query(DOING))?;
@@ -111,14 +154,26 @@ async fn store_one(
         .execute(&mut **tx)
         .await
         .map_err(query(DOING))?;
+    sqlx::query(
+        "UPDATE devices SET known_epoch = ?2, known_counter = ?3 WHERE name = ?1 \
+         AND (known_epoch, known_counter) < (?2, ?3)",
+    )
+    .bind(report.device.as_str())
+    .bind(epoch)
+    .bind(counter)
+    .execute(&mut **tx)
+    .await
+    .map_err(query(DOING))?;
     match &report.body {
+        ReportBody::Event(event) if event.event == GIVEN_UP => drop(runs::forget(tx, &report.device).await?),
         ReportBody::Status(status) => store_status(tx, report, status, now).await?,
         body => commands::answered(tx, &report.device, body, now).await?,
     }
     Ok(Taken::New)
 }
 
-/// An older status that comes late must not hide a newer one.
+/// An older status that comes late must not hide a newer one: not by its place
+/// and, of another run, not unless that one began later or lives.
 async fn store_status(
     tx: &mut Transaction<'static, Sqlite>,
     report: &Report,
@@ -127,8 +182,12 @@ async fn store_status(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE devices SET status = ?4, status_epoch = ?2, status_counter = ?3, status_at = ?5, \
-         status_received = ?6, phase = ?7, sync = ?8, health = ?9, revision = ?10, last_good = ?11 \
-         WHERE name = ?1 AND (status_epoch, status_counter) < (?2, ?3)",
+         status_received = ?6, phase = ?7, sync = ?8, health = ?9, revision = ?10, last_good = ?11, \
+         status_run = ?12 WHERE name = ?1 AND CASE WHEN status_run = ?12 \
+         THEN (status_epoch, status_counter) < (?2, ?3) \
+         ELSE coalesce((SELECT max(own.began, own.heard) > shown.began FROM runs AS own \
+         JOIN runs AS shown ON shown.device = own.device WHERE own.device = ?1 AND own.run = ?12 \
+         AND shown.run = devices.status_run), 1) END",
     )
     .bind(report.device.as_str())
     .bind(signed(report.epoch))
@@ -141,6 +200,7 @@ async fn store_status(
     .bind(axes::health(status).as_str())
     .bind(status.revision.as_ref().map(|id| id.as_str().to_owned()))
     .bind(status.last_good.as_ref().map(|id| id.as_str().to_owned()))
+    .bind(runs::id(report))
     .execute(&mut **tx)
     .await
     .map_err(query(DOING))?;
@@ -148,8 +208,8 @@ async fn store_status(
 }
 
 pub(super) async fn entries(pool: &SqlitePool, device: &DeviceName, limit: u32) -> Result<Vec<Entry>, StoreError> {
-    let rows: Vec<(i64, i64, i64, i64, String)> = sqlx::query_as(
-        "SELECT epoch, counter, at, received, body FROM reports \
+    let rows: Vec<(i64, i64, i64, i64, String, String)> = sqlx::query_as(
+        "SELECT epoch, counter, at, received, body, run FROM reports \
          WHERE device = ? AND kind IN ('event', 'logs') AND body IS NOT NULL \
          ORDER BY at DESC, epoch DESC, counter DESC LIMIT ?",
     )
@@ -159,12 +219,13 @@ pub(super) async fn entries(pool: &SqlitePool, device: &DeviceName, limit: u32) 
     .await
     .map_err(query("listing events"))?;
     rows.into_iter()
-        .map(|(epoch, counter, at, received, body)| {
+        .map(|(epoch, counter, at, received, body, run)| {
             Ok(Entry {
                 place: Place { epoch: unsigned(epoch), counter: unsigned(counter) },
                 at: from_millis(at),
                 received: from_millis(received),
                 body: from_json("event", &body)?,
+                run,
             })
         })
         .collect()

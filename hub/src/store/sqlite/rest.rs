@@ -81,11 +81,12 @@ pub(super) async fn expire(mut tx: Transaction<'static, Sqlite>, before: Timesta
     let before = millis(before);
     // The floor first: a place that was dropped still counts as seen.
     for sql in [
-        "UPDATE devices SET (floor_epoch, floor_counter) = (SELECT epoch, counter FROM reports \
+        "UPDATE devices SET floor_at = ?1, (floor_epoch, floor_counter) = (SELECT epoch, counter FROM reports \
          WHERE device = devices.name AND received < ?1 ORDER BY epoch DESC, counter DESC LIMIT 1) \
          WHERE EXISTS (SELECT 1 FROM reports WHERE device = devices.name AND received < ?1 \
          AND (epoch, counter) > (floor_epoch, floor_counter))",
         "DELETE FROM commands WHERE expires < ?1",
+        "DELETE FROM runs WHERE last_seen < ?1",
     ] {
         sqlx::query(sql).bind(before).execute(&mut *tx).await.map_err(query(doing))?;
     }

@@ -1,6 +1,6 @@
 //! The store's promises, on a real file.
 
-use fleet::wire::report::{Answer, Event, Report, ReportBody};
+use fleet::wire::report::{Answer, Event, Report, ReportBody, Run};
 use jiff::{Timestamp, ToSpan};
 
 use super::SqliteStore;
@@ -37,6 +37,7 @@ fn event(device: &str, epoch: u64, counter: u64, secs: i64) -> Report {
         epoch,
         counter,
         after: None,
+        run: None,
         at: at(secs),
         body: ReportBody::Event(Event { revision: None, event: format!("e{epoch}.{counter}"), message: String::new() }),
     }
@@ -94,6 +95,74 @@ async fn each_place_once_and_old_news_hide_nothing() {
     let late = [event("d", 1, 1, 10), event("d", 1, 4, 10), event("d", 1, 6, 10), event("d", 2, 1, 10)];
     let taken = store.store(&late, at(31)).await.expect("stores");
     assert_eq!(taken.taken, [Taken::Duplicate, Taken::Duplicate, Taken::New, Taken::New]);
+}
+
+fn by(run: &str, heard: u64, report: Report) -> Report {
+    Report { run: Some(Run { id: run.to_owned(), machine: Some("ab".to_owned()), heard }), ..report }
+}
+
+#[tokio::test]
+async fn two_runs_that_live_are_told_from_one_that_ended() {
+    let (_folder, store) = open().await;
+    store.enroll(&new_device("d", 1)).await.expect("enrols");
+    let twin =
+        async |now: i64| get(&store, "d").await.twin.filter(|twin| twin.seen >= at(now - 5400)).map(|twin| twin.since);
+    let say = async |run: &str, heard, epoch, counter, secs| {
+        let stored = store.store(&[by(run, heard, event("d", epoch, counter, secs))], at(secs)).await.expect("stores");
+        assert_eq!(stored.taken, [Taken::New], "{run} {epoch} {counter}: no report is lost");
+        let ack = stored.acks.into_iter().next().expect("an acknowledgement");
+        assert_eq!((ack.run.as_str(), ack.place), (run, Place { epoch, counter }), "it is the run's own");
+        (ack.sequence, ack.known, ack.twin)
+    };
+    let (first, ..) = say("aa", 0, 1, 1, 10).await;
+    // Started again; what the run before had sent comes late.
+    let (_, known, _) = say("bb", 0, 2, 1, 20).await;
+    assert_eq!(known, Place { epoch: 2, counter: 1 });
+    say("aa", first, 1, 2, 30).await;
+    // Set back to the first epoch: the same places, other words, a third run.
+    let (heard, known, _) = say("cc", 0, 1, 1, 40).await;
+    assert_eq!(known, Place { epoch: 2, counter: 1 }, "what comes next has to lie behind it");
+    say("cc", heard, 3, 1, 45).await;
+    assert_eq!(twin(45).await, None);
+
+    // The second one lives: it has heard what was said after the third began.
+    let (heard, ..) = say("bb", 0, 2, 2, 50).await;
+    assert_eq!(twin(50).await, None, "one late report proves nothing");
+    let (.., told) = say("bb", heard, 2, 3, 60).await;
+    assert_eq!((told, twin(60).await), (Some(at(60)), Some(at(60))));
+    let (.., told) = say("cc", heard, 3, 2, 70).await;
+    assert_eq!(told, Some(at(60)), "both are told");
+    assert_eq!(store.counts(at(0)).await.expect("counts").copied, 1);
+    let runs = store.runs(&"d".parse().expect("a name")).await.expect("lists");
+    assert_eq!(runs.iter().map(|run| run.run.as_str()).collect::<Vec<_>>(), ["cc", "bb", "aa"]);
+
+    // One falls silent: the notice goes by itself, and at once by a person's word.
+    let (.., told) = say("cc", heard, 3, 3, 60 + 5401).await;
+    assert_eq!(told, None);
+    say("bb", heard, 2, 4, 60 + 5402).await;
+    assert!(twin(60 + 5402).await.is_some(), "and back");
+    assert!(store.forget_runs(&"d".parse().expect("a name")).await.expect("forgets"));
+    assert_eq!(twin(60 + 5402).await, None);
+}
+
+#[tokio::test]
+async fn a_late_status_of_an_ended_run_hides_nothing() {
+    let (_folder, store) = open().await;
+    store.enroll(&new_device("d", 1)).await.expect("enrols");
+    let shown = async || get(&store, "d").await.status.map(|status| crate::axes::phase(status.phase));
+    let say = async |run: &str, heard, epoch, counter, phase: &str| {
+        let report = by(run, heard, status("d", epoch, counter, phase));
+        store.store(&[report], at(1)).await.expect("stores").acks[0].sequence
+    };
+    say("aa", 0, 5, 9, "held").await;
+    assert_eq!(shown().await, Some("held"));
+    // Set back, so that it counts from before; it began later all the same.
+    say("bb", 0, 2, 1, "steady").await;
+    assert_eq!(shown().await, Some("steady"));
+    let heard = say("aa", 0, 5, 10, "stalled").await;
+    assert_eq!(shown().await, Some("steady"), "late");
+    say("aa", heard, 5, 11, "stalled").await;
+    assert_eq!(shown().await, Some("stalled"), "it lives: the last word is shown");
 }
 
 #[tokio::test]
