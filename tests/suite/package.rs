@@ -21,7 +21,7 @@ fn write_app(stage: &Installed, text: &str) {
     stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [till]\n");
     stage.repo.write(
         "apps/till/app.yaml",
-        "runtime: files\nhealth: {timeout: 20s, soak: 500ms}\nfiles:\n  - {from: till.conf, to: /etc/till/, owner: \"daemon:daemon\"}\n  \
+        "runtime: files\nhealth: {timeout: 20s, soak: 500ms, checks: [{exec: [\"/usr/bin/test\", \"-e\", \"/run/till.seen\"]}]}\nfiles:\n  - {from: till.conf, to: /etc/till/, owner: \"daemon:daemon\"}\n  \
          - {from: till.service, to: /etc/systemd/system/}\nunits: [till.service]\n",
     );
     stage.repo.write("apps/till/files/till.conf", &format!("{text}\n"));
@@ -58,7 +58,7 @@ fn enrolled(stage: &Installed) -> String {
         "/etc/burgee/agent.toml",
         &format!(
             "[device]\nname = \"till-1\"\nlabels = {{ role = \"test\" }}\n[source]\nurl = \"{}\"\npoll_secs = 3600\n\
-             [runtime.files]\nallow = [\"/etc/till\", \"/etc/systemd/system\"]\n[hub]\nurl = \"http://127.0.0.1:8710\"\n",
+             [runtime.files]\nallow = [\"/etc/till\", \"/etc/systemd/system\"]\n[hub]\nurl = \"http://127.0.0.1:8710\"\n[health]\nexec = [\"/usr/bin/test\"]\n",
             stage.forge.url()
         ),
     );
@@ -122,6 +122,8 @@ fn a_day_of_the_deb(image: Image) {
     let mut stage = Installed::boot(image);
     let first = enrolled(&stage);
     let start = runs(&stage, "one");
+    let log = stage.done(&["burgee-agent", "logs", "till"]);
+    assert!(log.contains("Started till.service"), "{log}");
     is_confined(&stage);
     is_well_formed(&stage);
 
@@ -259,7 +261,11 @@ fn the_rpm_installs_upgrades_and_keeps_state() {
     for name in ["burgee-agent", "burgee-hub", "burgee"] {
         assert!(listed.contains(&format!("{name} {FIRST} x86_64\n")), "{listed}");
     }
-    assert_eq!(rpm(&["--verify", "--nodeps", "burgee-agent", "burgee"], &[]), "", "files, modes and links are as packed");
+    assert_eq!(
+        rpm(&["--verify", "--nodeps", "burgee-agent", "burgee"], &[]),
+        "",
+        "files, modes and links are as packed"
+    );
     // rpm ran its scripts in the machine's files, not beside its systemd.
     stage.done(&["systemctl", "daemon-reload"]);
     stage.done(&["systemd-sysusers"]);
