@@ -108,6 +108,13 @@ pub(super) async fn judge(
 ) -> Result<Verdict, RuntimeError> {
     let (api, cache) = (sight.api, sight.cache);
     let wanted = targets.of(sight, task, app, spec).await?;
+    // An agent that starts while it probes has seen nothing yet: that is not
+    // the same as nothing being there.
+    let plain: BTreeMap<&Kind, &Resource> =
+        wanted.iter().filter(|(id, _)| !has_status(&id.kind)).map(|(id, resource)| (&id.kind, resource)).collect();
+    let plain: Vec<Resource> = plain.into_values().cloned().collect();
+    let followed = cache.follow(api, task.fleet, &plain).await;
+    followed.map_err(|error| error.reading("the objects of this fleet"))?;
     let selector = format!("{MANAGED_BY}=burgee,{FLEET}={},{APP}={}", task.fleet, task.app);
     let look = Look { api, now: SystemClock.now() };
     let mut listed: BTreeMap<Kind, BTreeMap<ObjectId, Found>> = BTreeMap::new();
