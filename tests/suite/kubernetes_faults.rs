@@ -264,3 +264,20 @@ fn a_certificate_of_another_name_is_taken_where_the_kubeconfig_says_so() {
     stage.device.wait_steady(&first, 60);
     assert_eq!(cluster.get(&stage.space, "configmap", "map")["data"]["value"], "1");
 }
+
+#[test]
+fn an_agent_that_dies_while_it_probes_sees_what_is_there() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "health: {timeout: 3s, soak: 4s}\n")]);
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    stage.pushed("first");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2")]);
+    let head = stage.push("second");
+    stage.device.wait("it probes", 30, |status| status["phase"] == "probing");
+    stage.device.kill();
+    stage.start();
+    let status = stage.device.status().expect("a status");
+    assert_eq!(status["phase"], "probing", "it was too late: {status:#}");
+    stage.device.wait_steady(&head, 30);
+    assert_eq!(cluster.get(&stage.space, "configmap", "map")["data"]["value"], "2");
+}

@@ -81,6 +81,8 @@ impl<P: Parts> Watch<P> {
                     self.pass(&kept, &blobs, due).await;
                 }
             } else {
+                // What stands in the way now is the phase's own to say.
+                self.context.clear("Observed");
                 self.context.observed.borrow_mut().values_mut().for_each(|app| app.sync = Sync::Updating);
             }
             if self.inputs.send(Input::Observed).is_err() {
@@ -146,8 +148,8 @@ impl<P: Parts> Watch<P> {
             self.context.clear("Observed");
             return;
         };
-        let more = if others.is_empty() { String::new() } else { format!(" (and {} other apps) ", others.len()) };
-        self.context.set("Observed", false, first.reason, format!("while looking, {more}{}", first.message));
+        let more = if others.is_empty() { String::new() } else { format!(" ({} other apps, too)", others.len()) };
+        self.context.set("Observed", false, first.reason, format!("while looking{more}: {}", first.message));
     }
 
     async fn compare(&mut self, kept: &Kept, blobs: &Blobs, app: &DesiredApp, state: &State, free: bool) {

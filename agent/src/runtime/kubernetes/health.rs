@@ -1,17 +1,16 @@
 //! Whether an app's objects are well: what has to be read for it, and no more.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fleet::desired::{DesiredApp, KubernetesSpec};
+use fleet::digest::Digest;
 use fleet::kubernetes::{Kind, ObjectId};
+use fleet::name::AppName;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::api::{Api, Resource, listing};
-use super::cache::Cache;
-use super::execute::Prints;
-use super::kustomize::Kustomize;
+use super::api::{Api, Resource, Resources, listing};
 use super::objects;
 use super::observe::Sight;
 use super::owner::{APP, FLEET, MANAGED_BY};
@@ -57,40 +56,88 @@ fn has_status(kind: &Kind) -> bool {
     !plain
 }
 
+/// Where the objects of each app are found, for as long as the app and what the
+/// server knows stay the same: health is looked at every minute, and to read a
+/// thousand manifests for it would keep an idle device busy.
+#[derive(Default)]
+pub(super) struct Targets(Mutex<BTreeMap<AppName, Known>>);
+
+struct Known {
+    app: Digest,
+    server: Arc<Resources>,
+    objects: Arc<[(ObjectId, Resource)]>,
+}
+
+impl Targets {
+    async fn of(
+        &self,
+        sight: &Sight<'_>,
+        task: &Task<'_>,
+        app: &DesiredApp,
+        spec: &KubernetesSpec,
+    ) -> Result<Arc<[(ObjectId, Resource)]>, RuntimeError> {
+        let resources = sight.api.resources().await.map_err(|error| error.reading("what the API server knows"))?;
+        {
+            let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let same = |known: &&Known| known.app == app.digest && Arc::ptr_eq(&known.server, &resources);
+            if let Some(known) = held.get(&app.name).filter(same) {
+                return Ok(Arc::clone(&known.objects));
+            }
+        }
+        let wanted = sight.objects(task, app, spec).await?;
+        let objects: Arc<[_]> = wanted.into_iter().map(|it| (it.id, it.resource)).collect();
+        // Looking may have had the server asked anew; what was known before is of no use, then.
+        let known = Known { app: app.digest, server: resources, objects: Arc::clone(&objects) };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(app.name.clone(), known);
+        Ok(objects)
+    }
+
+    /// Lets go of apps that nobody needs any more.
+    pub(super) fn retain(&self, needed: &BTreeSet<&AppName>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| needed.contains(name));
+    }
+}
+
 /// Looks once at everything that can be unwell.
 pub(super) async fn judge(
-    api: &Arc<Api>,
-    cache: &Cache,
-    kustomize: &Kustomize,
+    sight: &Sight<'_>,
+    targets: &Targets,
     task: &Task<'_>,
     app: &DesiredApp,
     spec: &KubernetesSpec,
 ) -> Result<Verdict, RuntimeError> {
-    let prints = Prints::default();
-    let sight = Sight { api, cache, prints: &prints, kustomize };
-    let wanted = sight.objects(task, app, spec).await?;
+    let (api, cache) = (sight.api, sight.cache);
+    let wanted = targets.of(sight, task, app, spec).await?;
+    // An agent that starts while it probes has seen nothing yet: that is not
+    // the same as nothing being there.
+    let plain: BTreeMap<&Kind, &Resource> =
+        wanted.iter().filter(|(id, _)| !has_status(&id.kind)).map(|(id, resource)| (&id.kind, resource)).collect();
+    let plain: Vec<Resource> = plain.into_values().cloned().collect();
+    let followed = cache.follow(api, task.fleet, &plain).await;
+    followed.map_err(|error| error.reading("the objects of this fleet"))?;
     let selector = format!("{MANAGED_BY}=burgee,{FLEET}={},{APP}={}", task.fleet, task.app);
     let look = Look { api, now: SystemClock.now() };
     let mut listed: BTreeMap<Kind, BTreeMap<ObjectId, Found>> = BTreeMap::new();
     let mut asked = 0;
     let mut seen: Vec<(ObjectId, Option<Status>, Option<Trouble>)> = Vec::new();
-    for it in wanted {
-        if !has_status(&it.id.kind) {
-            let there = cache.get(&it.id).map(|_| Status { state: State::Current, message: String::new() });
-            seen.push((it.id, there, None));
+    for (id, resource) in wanted.iter() {
+        let id = id.clone();
+        if !has_status(&id.kind) {
+            let there = cache.get(&id).map(|_| Status { state: State::Current, message: String::new() });
+            seen.push((id, there, None));
             continue;
         }
-        if !listed.contains_key(&it.id.kind) {
-            let objects = look.list(&it.resource, &selector).await?;
-            listed.insert(it.id.kind.clone(), objects);
+        if !listed.contains_key(&id.kind) {
+            let objects = look.list(resource, &selector).await?;
+            listed.insert(id.kind.clone(), objects);
         }
-        match listed.get(&it.id.kind).and_then(|objects| objects.get(&it.id)) {
-            None => seen.push((it.id, None, None)),
-            Some(Found::Well(status)) => seen.push((it.id, Some(status.clone()), None)),
+        match listed.get(&id.kind).and_then(|objects| objects.get(&id)) {
+            None => seen.push((id, None, None)),
+            Some(Found::Well(status)) => seen.push((id, Some(status.clone()), None)),
             Some(Found::Other(object)) => {
                 let (status, trouble) = look.at(object, asked < ASKED).await?;
                 asked += 1;
-                seen.push((it.id, Some(status), trouble));
+                seen.push((id, Some(status), trouble));
             }
         }
     }

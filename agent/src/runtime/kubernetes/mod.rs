@@ -36,8 +36,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use self::api::Api;
 use self::cache::Cache;
 use self::execute::{Hands, Prints};
+use self::health::Targets;
 use self::kustomize::Kustomize;
 use self::objects::{Wanted, spec_of};
+use self::observe::Sight;
 pub use self::plan::Action;
 use self::plan::{Scene, Standing};
 use crate::config::settings::KubernetesSettings;
@@ -53,6 +55,7 @@ pub struct KubernetesRuntime {
     cache: Cache,
     prints: Prints,
     kustomize: Kustomize,
+    targets: Targets,
 }
 
 impl KubernetesRuntime {
@@ -65,7 +68,12 @@ impl KubernetesRuntime {
             cache: Cache::new(),
             prints: Prints::default(),
             kustomize: Kustomize::new(store),
+            targets: Targets::default(),
         }
+    }
+
+    fn sight(&self) -> Sight<'_> {
+        Sight { api: &self.api, cache: &self.cache, prints: &self.prints, kustomize: &self.kustomize }
     }
 
     /// What the server would make of what differs, before anything is changed:
@@ -93,8 +101,7 @@ impl Runtime for KubernetesRuntime {
 
     async fn prepare(&self, task: Task<'_>) -> Result<Pins, RuntimeError> {
         let Some((app, spec)) = wanted(&task) else { return Ok(Pins::new()) };
-        let sight =
-            observe::Sight { api: &self.api, cache: &self.cache, prints: &self.prints, kustomize: &self.kustomize };
+        let sight = self.sight();
         let (wanted, standing) = sight.wanted(&task, app, spec).await?;
         if let Some((it, Standing::Foreign(owner))) =
             wanted.iter().zip(&standing).find(|(_, standing)| matches!(standing, Standing::Foreign(_)))
@@ -122,8 +129,7 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn plan(&self, task: Task<'_>) -> Result<Plan<Action>, RuntimeError> {
-        let sight =
-            observe::Sight { api: &self.api, cache: &self.cache, prints: &self.prints, kustomize: &self.kustomize };
+        let sight = self.sight();
         let (wanted, standing) = match wanted(&task) {
             Some((app, spec)) => sight.wanted(&task, app, spec).await?,
             None => (Vec::new(), Vec::new()),
@@ -156,7 +162,7 @@ impl Runtime for KubernetesRuntime {
         let Some((app, spec)) = wanted(&task) else {
             return Ok(Verdict { health: Health::Missing, message: "the app is not wanted here".to_owned() });
         };
-        health::judge(&self.api, &self.cache, &self.kustomize, &task, app, spec).await
+        health::judge(&self.sight(), &self.targets, &task, app, spec).await
     }
 
     async fn changed(&self) {
@@ -164,6 +170,7 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {
+        self.targets.retain(&keep.iter().flat_map(|kept| &kept.desired.apps).map(|app| &app.name).collect());
         let specs = keep.iter().flat_map(|kept| &kept.desired.apps).filter_map(|app| Some((&app.name, spec_of(app)?)));
         self.kustomize.sweep(specs.filter(|(_, spec)| spec.kustomize)).map_err(|error| RuntimeError::Observe {
             what: "the renderings of kustomizations".to_owned(),
