@@ -28,10 +28,7 @@ impl Inputs {
             source: self.source()?,
             compose: ComposeSettings { socket: self.engine()?, auth_file: self.path("runtime.compose.auth_file") },
             kubernetes: KubernetesSettings { kubeconfig: self.path("runtime.kubernetes.kubeconfig") },
-            files: FilesSettings {
-                root: self.path("runtime.files.root").unwrap_or_else(|| "/".into()),
-                allow: self.absolute("runtime.files.allow")?,
-            },
+            files: self.file_settings()?,
             health: HealthSettings { exec: self.absolute("health.exec")? },
             hub: self.hub()?,
             mqtt: self.mqtt()?,
@@ -53,6 +50,17 @@ impl Inputs {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path("store.path").unwrap_or_else(|| "/var/lib/burgee".into())
+    }
+
+    /// Where files may be written, which has to be known before a device has its name.
+    ///
+    /// # Errors
+    /// As [`Self::settings`].
+    pub fn file_settings(&self) -> Result<FilesSettings, ConfigError> {
+        Ok(FilesSettings {
+            root: self.path("runtime.files.root").unwrap_or_else(|| "/".into()),
+            allow: self.absolute("runtime.files.allow")?,
+        })
     }
 
     fn update(&self) -> Result<UpdateSettings, ConfigError> {

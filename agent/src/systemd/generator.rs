@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{self, settings::Settings};
+use crate::config::{self, ConfigError, Inputs};
 
 const NAME: &str = "burgee-agent-generator";
 const DROP_IN: &str = "burgee-agent.service.d/50-paths.conf";
@@ -38,30 +38,30 @@ pub fn called(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
 }
 
 fn write(folder: &Path) -> Result<(), String> {
-    let inputs = config::read(None, &[]).map_err(|error| error.to_string())?;
-    // Not enrolled yet, or wrong: the agent will not run, or says it better.
-    let Ok(settings) = inputs.settings() else { return Ok(()) };
+    // Only of what is needed: at this time of a boot, a device may not know its name yet.
+    let text = config::read(None, &[]).and_then(|inputs| drop_in(&inputs)).map_err(|error| error.to_string())?;
     let path = folder.join(DROP_IN);
     let failed = |error: std::io::Error| format!("writing {} failed: {error}", path.display());
     std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(failed)?;
-    std::fs::write(&path, drop_in(&settings)).map_err(failed)
+    std::fs::write(&path, text).map_err(failed)
 }
 
 /// The text of the drop-in.
-fn drop_in(settings: &Settings) -> String {
-    let root = &settings.files.root;
-    let allowed = settings.files.allow.iter().map(|path| root.join(path.strip_prefix("/").unwrap_or(path)));
-    let socket = settings.control.socket.parent().map(Path::to_owned);
+fn drop_in(inputs: &Inputs) -> Result<String, ConfigError> {
+    let files = inputs.file_settings()?;
+    let allowed = files.allow.iter().map(|path| (files.root.join(path.strip_prefix("/").unwrap_or(path)), "0755"));
+    let socket = inputs.socket().parent().map(|folder| (folder.to_owned(), "0755"));
+    let own = [(inputs.store(), "0700")].into_iter().chain(socket);
+    let own = own.filter(|(path, _)| !IN_THE_UNIT.contains(&path.to_str().unwrap_or_default()));
     let mut text = String::from("# By burgee-agent-generator, from agent.toml.\n[Service]\n");
-    let own = [settings.store.path.clone()].into_iter().chain(socket);
-    for path in allowed.chain(own.filter(|path| !IN_THE_UNIT.contains(&path.to_str().unwrap_or_default()))) {
+    for (path, mode) in allowed.chain(own) {
         // A name that no line of a unit can hold stays read-only.
         let Some(word) = path.to_str().filter(|path| !path.contains(['\n', '\r'])).map(escaped) else { continue };
         // systemd can only open what is there; this one command runs outside of the walls.
-        let _ = writeln!(text, "ExecStartPre=+-/bin/mkdir -p -- \"{}\"", word.replace('$', "$$"));
+        let _ = writeln!(text, "ExecStartPre=+-/bin/mkdir -p -m {mode} -- \"{}\"", word.replace('$', "$$"));
         let _ = writeln!(text, "ReadWritePaths=\"-{word}\"");
     }
-    text
+    Ok(text)
 }
 
 /// As a double-quoted word of a unit file holds it.
@@ -71,25 +71,23 @@ fn escaped(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{called, drop_in};
-    use crate::config::Inputs;
+    use super::{Inputs, called, drop_in};
 
     #[test]
     fn what_may_be_written_is_what_the_settings_name() {
         let mut inputs = Inputs::default();
-        let text = "[device]\nname = \"a\"\n[source]\nurl = \"https://example.com/fleet.git\"\n\
-            [runtime.files]\nroot = \"/mnt\"\nallow = [\"/etc/till\", \"/srv/50% \\\"off\\\" $HOME\"]\n[store]\npath = \"/data/burgee\"\n";
+        let text = "[device]\nname = \"{no-such-fact}\"\n[runtime.files]\nroot = \"/mnt\"\nallow = [\"/etc/till\", \"/srv/50% \\\"off\\\" $HOME\"]\n[store]\npath = \"/data/burgee\"\n";
         inputs.add_text(text, "agent.toml", std::path::Path::new("/etc/burgee").into()).unwrap();
-        let made = drop_in(&inputs.settings().unwrap());
+        let made = drop_in(&inputs).unwrap();
         let lines: Vec<&str> = made.lines().skip(2).collect();
         assert_eq!(
             lines,
             [
-                "ExecStartPre=+-/bin/mkdir -p -- \"/mnt/etc/till\"",
+                "ExecStartPre=+-/bin/mkdir -p -m 0755 -- \"/mnt/etc/till\"",
                 "ReadWritePaths=\"-/mnt/etc/till\"",
-                "ExecStartPre=+-/bin/mkdir -p -- \"/mnt/srv/50%% \\\"off\\\" $$HOME\"",
+                "ExecStartPre=+-/bin/mkdir -p -m 0755 -- \"/mnt/srv/50%% \\\"off\\\" $$HOME\"",
                 "ReadWritePaths=\"-/mnt/srv/50%% \\\"off\\\" $HOME\"",
-                "ExecStartPre=+-/bin/mkdir -p -- \"/data/burgee\"",
+                "ExecStartPre=+-/bin/mkdir -p -m 0700 -- \"/data/burgee\"",
                 "ReadWritePaths=\"-/data/burgee\"",
             ]
         );
