@@ -25,5 +25,6 @@ pub mod runtime;
 pub mod source;
 pub mod systemd;
 pub mod tls;
+pub mod update;
 pub mod uplink;
 pub mod window;

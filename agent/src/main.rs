@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use agent::commands::{self, Failure, args};
 
 fn main() -> ExitCode {
+    if let Some(code) = agent::systemd::generator::called(std::env::args_os()) {
+        return code;
+    }
     match begin() {
         Ok(code) => code,
         Err(failure) => {

@@ -23,5 +23,6 @@ pub mod metrics;
 pub mod net;
 pub mod order;
 pub mod page;
+pub mod passed;
 pub mod serve;
 pub mod store;

@@ -84,13 +84,21 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Binds and begins to accept. `tls`: the newest acceptor counts.
+    /// Binds, unless systemd `passed` a socket there, and begins to accept.
+    /// `tls`: the newest acceptor counts.
     ///
     /// # Errors
     /// When the address can't be had.
-    pub async fn bind(address: SocketAddr, tls: Option<watch::Receiver<TlsAcceptor>>) -> Result<Self, NetError> {
+    pub async fn bind(
+        address: SocketAddr,
+        passed: Option<std::net::TcpListener>,
+        tls: Option<watch::Receiver<TlsAcceptor>>,
+    ) -> Result<Self, NetError> {
         let failed = |source| NetError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = match passed {
+            Some(listener) => TcpListener::from_std(listener).map_err(failed)?,
+            None => TcpListener::bind(address).await.map_err(failed)?,
+        };
         let bound = listener.local_addr().map_err(failed)?;
         let (sender, streams) = mpsc::channel(64);
         tokio::spawn(accept(listener, tls, sender));

@@ -22,6 +22,7 @@ use crate::ingest::{Inlet, Rate};
 use crate::keys;
 use crate::metrics::Metrics;
 use crate::net::{self, Incoming};
+use crate::passed::{Passed, PassedError};
 use crate::store::HubStore;
 
 /// How long open requests may take at the end.
@@ -96,12 +97,19 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
         }
         None => None,
     };
-    let bound = |address, tls| async move {
-        Incoming::bind(address, tls).await.map_err(|error| {
+    let wrong_socket = |error: PassedError| {
+        Failure::failed("the hub can't listen", &error).hint(
+            "each ListenStream of burgee-hub.socket is an address that hub.toml names as `listen` or `mqtt.listen`: \
+             `systemctl edit burgee-hub.socket`, or `systemctl disable --now burgee-hub.socket`",
+        )
+    };
+    let mut passed = Passed::from_env().map_err(wrong_socket)?;
+    let bound = |address, passed, tls| async move {
+        Incoming::bind(address, passed, tls).await.map_err(|error| {
             Failure::failed("the hub can't listen", &error).hint("is another hub running, or the port taken?")
         })
     };
-    let http = bound(config.listen, tls.as_ref().map(|(http, _)| http.1.clone())).await?;
+    let http = bound(config.listen, passed.take(config.listen), tls.as_ref().map(|(http, _)| http.1.clone())).await?;
 
     let (up, mqtt_up) = watch::channel(false);
     let (hints, hint_queue) = mpsc::channel(64);
@@ -113,7 +121,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     let (target, login, logins) = match &config.broker {
         Broker::Off => (None, None, None),
         Broker::Embedded { listen } => {
-            let incoming = bound(*listen, tls.as_ref().map(|(_, mqtt)| mqtt.1.clone())).await?;
+            let incoming = bound(*listen, passed.take(*listen), tls.as_ref().map(|(_, mqtt)| mqtt.1.clone())).await?;
             let address = incoming.address();
             mqtt_url
                 .get_or_insert_with(|| format!("{}://{address}", if config.tls.is_some() { "mqtts" } else { "mqtt" }));
@@ -134,6 +142,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
             (Some(target), username.clone().map(|user| (user, password)), None)
         }
     };
+    passed.done().map_err(wrong_socket)?;
     let mqtt_address = front.as_ref().map(|(incoming, _)| incoming.address());
     let embedded = front.as_ref().map(|(_, broker)| Arc::clone(broker));
 

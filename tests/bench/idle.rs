@@ -34,7 +34,7 @@ pub(crate) fn sizes(table: &mut Table) {
             size as f64 / 1e6,
             "MB",
             budget,
-            "as ./dev bench builds what is shipped: the agent static against musl, the others against glibc; stripped",
+            "as it is shipped: static against musl, stripped",
         );
     }
 }

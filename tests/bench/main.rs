@@ -6,6 +6,7 @@ mod idle;
 mod kubernetes;
 mod stage;
 mod table;
+mod targets;
 mod update;
 
 use std::process::ExitCode;
@@ -16,13 +17,18 @@ const USAGE: &str = "Usage: ./dev bench [--check] [SECTION…]
 
   --check   exit with 1 when a budget is passed
 
-Sections: size, idle, update, kubernetes; all of them where none is named.";
+Sections: size, targets, idle, update, kubernetes; all of them where none is named.";
 
 type Section = (&'static str, fn(&mut Table));
 
 /// What can be measured, in this order.
-const SECTIONS: [Section; 4] =
-    [("size", idle::sizes), ("idle", idle::measure), ("update", update::measure), ("kubernetes", kubernetes::measure)];
+const SECTIONS: [Section; 5] = [
+    ("size", idle::sizes),
+    ("targets", targets::measure),
+    ("idle", idle::measure),
+    ("update", update::measure),
+    ("kubernetes", kubernetes::measure),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

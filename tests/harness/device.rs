@@ -17,6 +17,7 @@ use crate::wait::until;
 pub struct Device {
     pub name: String,
     pub folder: PathBuf,
+    program: PathBuf,
     running: Option<Running>,
 }
 
@@ -35,6 +36,8 @@ pub struct Setup {
     pub source: String,
     /// More TOML, whole tables.
     pub more: String,
+    /// The agent; `None`: this run's own.
+    pub program: Option<PathBuf>,
 }
 
 impl Setup {
@@ -48,6 +51,7 @@ impl Setup {
             poll_secs: 3600,
             source: String::new(),
             more: String::new(),
+            program: None,
         }
     }
 
@@ -86,7 +90,8 @@ impl Device {
         let folder = folder.join(&setup.name);
         std::fs::create_dir_all(folder.join("root")).expect("a folder");
         std::fs::write(folder.join("allowed_signers"), &setup.trust).expect("the root of trust");
-        let device = Self { name: setup.name.clone(), folder, running: None };
+        let program = setup.program.clone().unwrap_or_else(|| bin("burgee-agent"));
+        let device = Self { name: setup.name.clone(), folder, program, running: None };
         device.configure(setup);
         device
     }
@@ -136,7 +141,7 @@ impl Device {
     /// `burgee-agent --config … ARGS`.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(bin("burgee-agent"));
+        let mut command = Command::new(&self.program);
         command.arg("--config").arg(self.config()).args(args);
         command
     }

@@ -37,15 +37,23 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 impl Disk {
-    /// A fresh one.
+    /// A fresh, small one.
     ///
     /// # Errors
     /// When it can't be made or mounted.
     pub fn new() -> Result<Self> {
+        Self::of(16)
+    }
+
+    /// One of this many MiB.
+    ///
+    /// # Errors
+    /// When it can't be made or mounted.
+    pub fn of(mib: u64) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("mount"))?;
         let disk = Self { folder, cuts: 0 };
-        std::fs::File::create(disk.image())?.set_len(16 << 20)?;
+        std::fs::File::create(disk.image())?.set_len(mib << 20)?;
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(disk.image()))?;
         disk.mount()?;
         Ok(disk)

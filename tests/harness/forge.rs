@@ -79,6 +79,15 @@ impl Forge {
         format!("{scheme}://{name}:{}", self.port)
     }
 
+    /// A folder that is served as it is below `/files/`, and slowly (8 MB a
+    /// second) below `/slow/`.
+    #[must_use]
+    pub fn files(&self) -> PathBuf {
+        let files = self.folder.join("files");
+        std::fs::create_dir_all(&files).expect("a folder");
+        files
+    }
+
     /// The bare repository's folder.
     #[must_use]
     pub fn bare(&self) -> PathBuf {
@@ -160,6 +169,13 @@ http {{
   server {{
     listen {address}:{port}{tls};
     {more}
+    location /files/ {{
+      root {folder};
+    }}
+    location /slow/ {{
+      alias {folder}/files/;
+      limit_rate 8m;
+    }}
     location / {{
       {guard}
       fastcgi_pass unix:{socket};

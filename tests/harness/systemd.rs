@@ -26,7 +26,8 @@ pub struct Image {
 }
 
 /// A systemd, and little else.
-pub const PLAIN: Image = Image { suite: "bookworm", packages: "systemd,systemd-sysv,dbus,ca-certificates" };
+pub const PLAIN: Image =
+    Image { suite: "bookworm", packages: "systemd,systemd-sysv,dbus,ca-certificates,openssh-client" };
 /// With a Podman that has quadlets, and a busybox to make images of.
 pub const PODMAN: Image =
     Image { suite: "trixie", packages: "systemd,systemd-sysv,dbus,ca-certificates,podman,crun,busybox-static" };

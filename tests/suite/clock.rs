@@ -3,11 +3,9 @@
 //! clock is Debian's libfaketime between the agent and its C library; time
 //! that only goes forward (monotonic) stays as it is, as on a device.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use harness::bins::bin;
+use harness::clock::{EPOCH, FUTURE, RIGHT, set, told};
 use harness::device::Device;
 use harness::stage::{Stage, condition};
 use harness::wait::{never, until};
@@ -16,36 +14,11 @@ use serde_json::Value;
 const ALWAYS: &str =
     "window: {apply: {days: [mon, tue, wed, thu, fri, sat, sun], from: \"00:00\", for: 24h, tz: UTC}}\n";
 
-/// The library that tells the time.
-fn library() -> PathBuf {
-    let found = Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"]).output().expect("sh");
-    let path = String::from_utf8_lossy(&found.stdout).trim().to_owned();
-    assert!(found.status.success(), "libfaketime is missing: apt-get install faketime (./dev test does)");
-    path.into()
-}
-
-/// Sets the clock that an agent started by [`start`] sees.
-fn set(device: &Device, time: &str) {
-    let file = device.folder.join("clock");
-    let new = device.folder.join("clock.new");
-    std::fs::write(&new, format!("{time}\n")).expect("a file");
-    std::fs::rename(new, file).expect("a file");
-}
-
-const RIGHT: &str = "+0";
-const EPOCH: &str = "@1970-01-02 00:00:00";
-const FUTURE: &str = "@2099-06-01 12:00:00";
-
 /// Starts the agent with that clock.
 fn start(device: &mut Device, time: &str) {
     set(device, time);
-    let mut command = Command::new(bin("burgee-agent"));
-    command.arg("--config").arg(device.config()).arg("run");
-    command
-        .env("LD_PRELOAD", library())
-        .env("FAKETIME_TIMESTAMP_FILE", device.folder.join("clock"))
-        .env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut command = device.command(&["run"]);
+    told(device, &mut command);
     device.start_by(command);
 }
 

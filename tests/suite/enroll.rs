@@ -10,7 +10,7 @@ use std::time::Duration;
 use agent::commands::enroll;
 use agent::config::settings::{
     ComposeSettings, ControlSettings, DeviceSettings, FilesSettings, HealthSettings, KubernetesSettings, Limits,
-    Settings, SourceSettings, StoreSettings,
+    Settings, SourceSettings, StoreSettings, UpdateSettings,
 };
 use agent::ports::clock::Clock;
 use agent::uplink::{enrolment, key_path};
@@ -101,6 +101,7 @@ impl Stage {
             health: HealthSettings { exec: Vec::new() },
             hub: None,
             mqtt: None,
+            update: UpdateSettings { enabled: true, limit: Duration::from_secs(600), ca_file: None, proxy: None },
             store: StoreSettings { path: path("store") },
             control: ControlSettings { socket: path("agent.sock") },
             metrics: None,

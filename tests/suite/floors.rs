@@ -9,7 +9,10 @@ use harness::bins::root;
 const AGENT: [&[&str]; 4] = [
     &["phase", "retry", "window", "plan"],
     &["ports", "config"],
-    &["tls", "systemd", "clock", "notify", "log", "crash", "source", "runtime", "health", "journal", "uplink"],
+    &[
+        "tls", "systemd", "clock", "notify", "log", "crash", "update", "source", "runtime", "health", "journal",
+        "uplink",
+    ],
     &["daemon", "control", "metrics", "commands"],
 ];
 /// Adapters never import each other; these small rooms serve all of them.

@@ -1,16 +1,14 @@
 //! The device loop on a real Kubernetes API server: a day of it, whose objects
 //! are whose, what the server refuses, and what faults leave behind.
 
-mod kube_stage;
-
 use std::time::Duration;
 
+use harness::between::{Between, Fault};
 use harness::cluster::Cluster;
 use harness::engine::{Engine, Kind};
+use harness::kube_stage::{Stage, config_map, deployment, widget_definition};
 use harness::net::free_port;
 use harness::wait::until;
-use kube_stage::faults::{Fault, Faults};
-use kube_stage::{Stage, config_map, deployment, widget_definition};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -398,7 +396,7 @@ fn an_api_server_that_is_away_is_waited_for() {
 #[test]
 fn a_server_that_has_lost_its_sight_loses_nothing() {
     let cluster = Cluster::shared();
-    let faults = Faults::start(cluster);
+    let faults = Between::start(cluster);
     let space = cluster.namespace();
     let mut stage = Stage::by(&faults.kubeconfig, &cluster.kubectl_program(), space, &[("shop", "")], "");
     let maps = |names: &[&str]| names.iter().map(|name| config_map(name, "1")).collect::<Vec<_>>();

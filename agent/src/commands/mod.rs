@@ -28,6 +28,7 @@ use crate::control::{ControlError, ask};
 use crate::daemon;
 use crate::ports::clock::Clock as _;
 use crate::ports::control::{Answer, Ask};
+use crate::update::start::{self, Launched};
 
 /// Why a command did not do as asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +143,11 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Logs { app, lines } => answered(&global, ask(&socket()?, Ask::Logs { app, lines }).await?)?,
         Command::Anchor { accept } => answered(&global, ask(&socket()?, Ask::Anchor { accept }).await?)?,
         Command::Doctor { bundle } => return doctor::doctor(inputs(), bundle, global.output).await,
-        Command::Run { once } => return run(inputs()?.settings()?, once, global.output).await,
+        Command::Run { once } => {
+            // Before a setting is judged: a newer agent may know more of them.
+            let launched = start::begin(&config::store(global.config.as_deref(), &global.set));
+            return run(inputs()?.settings()?, once, launched, global.output).await;
+        }
         Command::Render(args) => render::render(&inputs()?.settings()?, args, &SystemClock).await?,
         Command::Enroll(_) | Command::Verify(_) | Command::LookAtDatabase(_) => {
             return Err(Failure::new(1, "this command runs before there is a runtime"));
@@ -152,12 +157,17 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
 }
 
 /// Runs the agent. With `--once`, prints the status that came of it.
-async fn run(settings: Settings, once: bool, output: Output) -> Result<ExitCode, Failure> {
-    let ended = daemon::run(settings, once).await.map_err(|failed| Failure {
+async fn run(settings: Settings, once: bool, launched: Launched, output: Output) -> Result<ExitCode, Failure> {
+    let ended = daemon::run(settings, once, launched.clone()).await.map_err(|failed| Failure {
         code: failed.code,
         message: failed.message.clone(),
         hint: failed.hint,
     })?;
+    if ended.renew {
+        let error = start::restart(&launched);
+        let hint = "the service manager starts it again; if it does not, install the package anew";
+        return Err(Failure::new(1, format!("cannot begin anew with {}: {error}", launched.base.display())).hint(hint));
+    }
     if once {
         print(&match output {
             Output::Json => json(&ended.status)?,

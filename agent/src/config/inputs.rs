@@ -69,6 +69,7 @@ enum Value {
     Texts(Vec<String>),
     Number(u64),
     Labels(BTreeMap<String, String>),
+    Flag(bool),
 }
 
 /// The merged configuration, not yet validated.
@@ -177,6 +178,7 @@ impl Inputs {
                 Value::Texts(texts) => format!("{texts:?}"),
                 Value::Number(number) => number.to_string(),
                 Value::Labels(labels) => format!("{labels:?}"),
+                Value::Flag(flag) => flag.to_string(),
             };
             format!("{key} = {value}  # {}", said.place)
         };
@@ -200,6 +202,13 @@ impl Inputs {
     pub(super) fn number(&self, key: &str) -> Option<u64> {
         self.values.get(key).and_then(|said| match said.value {
             Value::Number(number) => Some(number),
+            _ => None,
+        })
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.values.get(key).and_then(|said| match said.value {
+            Value::Flag(flag) => Some(flag),
             _ => None,
         })
     }
@@ -228,6 +237,7 @@ fn taken(kind: Kind, value: &DeValue<'_>) -> Option<Value> {
             let number = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
             (least..=most).contains(&number).then_some(Value::Number(number))
         }
+        (Kind::Flag, DeValue::Boolean(flag)) => Some(Value::Flag(*flag)),
         (Kind::Labels, DeValue::Table(table)) => {
             let pairs = table
                 .iter()

@@ -12,6 +12,8 @@ pub enum Kind {
     Number(u64, u64),
     /// A table of text.
     Labels,
+    /// `true` or `false`.
+    Flag,
 }
 
 impl Kind {
@@ -25,6 +27,7 @@ impl Kind {
             Self::Paths => "a list of paths: [\"/…\"]".to_owned(),
             Self::Number(least, most) => format!("a whole number from {least} to {most}"),
             Self::Labels => "a table of text: { key = \"value\" }".to_owned(),
+            Self::Flag => "true or false".to_owned(),
         }
     }
 }
@@ -32,7 +35,7 @@ impl Kind {
 const DAY: u64 = 86_400;
 
 /// Every key, by its full name.
-pub const KEYS: [(&str, Kind); 34] = [
+pub const KEYS: [(&str, Kind); 37] = [
     ("device.name", Kind::Text),
     ("device.labels", Kind::Labels),
     ("source.url", Kind::Text),
@@ -64,6 +67,9 @@ pub const KEYS: [(&str, Kind); 34] = [
     ("hub.token_file", Kind::Path),
     ("mqtt.url", Kind::Text),
     ("mqtt.ca_file", Kind::Path),
+    ("update.enabled", Kind::Flag),
+    ("update.limit_secs", Kind::Number(10, DAY)),
+    ("update.ca_file", Kind::Path),
     ("store.path", Kind::Path),
     ("control.socket", Kind::Path),
     ("metrics.listen", Kind::Text),

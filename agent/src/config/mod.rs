@@ -102,6 +102,27 @@ pub fn made_anew(pattern: &str) -> Result<DeviceName, String> {
     naming::expand(pattern, &facts::Facts::read(Path::new("/"))).map_err(|error| error.to_string())
 }
 
+/// Where the store is, by a configuration of whatever age: the installed agent
+/// looks there for a newer one, which may have keys that it doesn't know.
+#[must_use]
+pub fn store(file: Option<&Path>, flags: &[String]) -> PathBuf {
+    if let Ok(inputs) = read(file, flags) {
+        return inputs.store();
+    }
+    let files = match file {
+        Some(file) => vec![file.to_owned()],
+        None => PLACES.iter().flat_map(|place| fragments(Path::new(place)).unwrap_or_default()).collect(),
+    };
+    let said = files.iter().rev().find_map(|file| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let table = text.parse::<toml::Table>().ok()?;
+        let path = PathBuf::from(table.get("store")?.get("path")?.as_str()?);
+        Some(file.parent().map_or(path.clone(), |folder| folder.join(path)))
+    });
+    let flag = flags.iter().rev().find_map(|flag| flag.strip_prefix("store.path="));
+    flag.map(|path| path.trim_matches('"').into()).or(said).unwrap_or_else(|| "/var/lib/burgee".into())
+}
+
 /// The `.toml` files of a folder by name, or the file itself.
 fn fragments(place: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let failed = |source| ConfigError::Read { path: place.display().to_string(), source };

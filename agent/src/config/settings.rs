@@ -18,6 +18,7 @@ pub struct Settings {
     pub health: HealthSettings,
     pub hub: Option<HubSettings>,
     pub mqtt: Option<MqttSettings>,
+    pub update: UpdateSettings,
     pub store: StoreSettings,
     pub control: ControlSettings,
     pub metrics: Option<SocketAddr>,
@@ -105,6 +106,18 @@ pub struct MqttSettings {
     /// `mqtts://host:port` or `mqtt://host:port`.
     pub url: String,
     pub ca_file: Option<PathBuf>,
+}
+
+/// How the agent follows the version that `burgee.yaml` names.
+#[derive(Clone, Debug)]
+pub struct UpdateSettings {
+    pub enabled: bool,
+    /// From the start of a new agent to its being healthy.
+    pub limit: Duration,
+    /// For the host that the agent is downloaded from.
+    pub ca_file: Option<PathBuf>,
+    /// As for the fleet repository.
+    pub proxy: Option<String>,
 }
 
 #[derive(Clone, Debug)]

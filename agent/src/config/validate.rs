@@ -11,7 +11,7 @@ use super::inputs::{Inputs, Said};
 use super::naming::{self, KeptName};
 use super::settings::{
     ComposeSettings, ControlSettings, DeviceSettings, FilesSettings, HealthSettings, HubSettings, KubernetesSettings,
-    Limits, MqttSettings, Settings, SourceSettings, StoreSettings,
+    Limits, MqttSettings, Settings, SourceSettings, StoreSettings, UpdateSettings,
 };
 use super::{ConfigError, KEPT_NAME, PLACES};
 
@@ -35,6 +35,7 @@ impl Inputs {
             health: HealthSettings { exec: self.absolute("health.exec")? },
             hub: self.hub()?,
             mqtt: self.mqtt()?,
+            update: self.update()?,
             store: StoreSettings { path: self.store() },
             control: ControlSettings { socket: self.socket() },
             metrics: self.metrics()?,
@@ -46,6 +47,21 @@ impl Inputs {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.path("control.socket").unwrap_or_else(|| SOCKET.into())
+    }
+
+    /// The store alone: where a newer agent lies is looked up before all else.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.path("store.path").unwrap_or_else(|| "/var/lib/burgee".into())
+    }
+
+    fn update(&self) -> Result<UpdateSettings, ConfigError> {
+        Ok(UpdateSettings {
+            enabled: self.flag("update.enabled").unwrap_or(true),
+            limit: Duration::from_secs(self.number("update.limit_secs").unwrap_or(600)),
+            ca_file: self.path("update.ca_file").or_else(|| self.path("source.ca_file")),
+            proxy: self.url("source.proxy", &["http", "https", "socks5"])?,
+        })
     }
 
     fn device(&self) -> Result<DeviceSettings, ConfigError> {
@@ -98,10 +114,6 @@ impl Inputs {
             };
             said.wrong(error.to_string(), hint)
         })
-    }
-
-    fn store(&self) -> PathBuf {
-        self.path("store.path").unwrap_or_else(|| "/var/lib/burgee".into())
     }
 
     /// Where the fleet repository is and who may sign: all that `verify` needs.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use fleet::desired::{Blobs, DesiredApp, OnFailure, PrunePolicy};
 use fleet::name::AppName;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use super::context::{Context, NO_PINS, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::probe;
@@ -185,6 +187,9 @@ pub(crate) async fn converge<P: Parts>(
 /// How often a world that keeps changing is planned for again.
 const REPLANS: u32 = 5;
 
+/// Steps of one group that are under way at a time.
+const AT_ONCE: usize = 8;
+
 async fn converge_in<P: Parts, R: Runtime>(
     context: &Context<P>,
     adapter: &R,
@@ -236,15 +241,51 @@ async fn execute<R: Runtime>(
     done: &mut Vec<String>,
     stop: &Cell<bool>,
 ) -> Result<Outcome, RuntimeError> {
-    for step in steps {
-        if stop.get() {
+    let mut later = steps;
+    while let Some(first) = later.first() {
+        let together = later.iter().take_while(|step| first.group.is_some() && step.group == first.group).count();
+        let (now, rest) = later.split_at(together.max(1));
+        if at_once(adapter, subject, inventory, now, done, stop).await? == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
-        tracing::info!(app = %subject.app, verb = ?step.verb, object = %step.object, why = step.why, "step");
-        adapter.execute(subject.task(inventory), step).await?;
-        done.push(line(step));
+        later = rest;
     }
     Ok(Outcome::Done)
+}
+
+/// Carries out steps of one group. Those that have begun come to their end
+/// also when one fails or a stop is asked for: what became of them is known.
+async fn at_once<R: Runtime>(
+    adapter: &R,
+    subject: Subject<'_>,
+    inventory: &Inventory,
+    steps: &[Step<R::Data>],
+    done: &mut Vec<String>,
+    stop: &Cell<bool>,
+) -> Result<Outcome, RuntimeError> {
+    let mut waiting = steps.iter().peekable();
+    let mut running = FuturesUnordered::new();
+    let mut failed = None;
+    loop {
+        while failed.is_none()
+            && !stop.get()
+            && running.len() < AT_ONCE
+            && let Some(step) = waiting.next()
+        {
+            tracing::info!(app = %subject.app, verb = ?step.verb, object = %step.object, why = step.why, "step");
+            running.push(async move { (step, adapter.execute(subject.task(inventory), step).await) });
+        }
+        match running.next().await {
+            Some((step, Ok(()))) => done.push(line(step)),
+            Some((_, Err(error))) => drop(failed.get_or_insert(error)),
+            None => break,
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if waiting.peek().is_some() => Ok(Outcome::Interrupted),
+        None => Ok(Outcome::Done),
+    }
 }
 
 /// `replace container/pos-web-1: image`.

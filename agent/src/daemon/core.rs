@@ -17,6 +17,7 @@ use super::context::{Context, Parts};
 use super::fetch::Fetcher;
 use super::gate::{clock_is_set, explain, gate};
 use super::polling::Polling;
+use super::renew::{Renewal, Renewed};
 use super::status;
 use super::work::{Done, Work};
 use crate::metrics::Snapshot;
@@ -37,6 +38,8 @@ pub(crate) enum Input {
     Fetched(Result<Fetched, SourceError>),
     /// The work numbered so ended.
     Done(u64, Done),
+    /// A step towards another agent ended.
+    Renewed(Renewed),
     /// The watch looked at the device.
     Observed,
     /// Something to report that changes no phase.
@@ -79,6 +82,7 @@ pub(crate) struct Core<P: Parts, U: Uplink> {
     /// A new head waited for the clock when it was last looked at.
     clock_awaited: bool,
     pub(crate) polling: Polling,
+    pub(crate) renewal: Renewal,
     /// Who waits for the fetch to end.
     pub(crate) waiting: Vec<Reply>,
     /// The next fetch anchors anew, at or above this.
@@ -108,6 +112,8 @@ pub(crate) struct Outcome {
     pub(crate) fetch: Option<u8>,
     /// Something went wrong on the way: it went back by itself, or is unhealthy.
     pub(crate) unhealthy: bool,
+    /// This process is to begin anew, with another agent.
+    pub(crate) renew: bool,
 }
 
 impl<P: Parts, U: Uplink> Core<P, U> {
@@ -118,7 +124,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         fetcher: Fetcher,
         (send, inbox): (mpsc::UnboundedSender<Input>, mpsc::UnboundedReceiver<Input>),
         wake: Rc<Notify>,
-        polling: Polling,
+        (polling, renewal): (Polling, Renewal),
         published: watch::Sender<Arc<Snapshot>>,
         once: bool,
     ) -> Self {
@@ -141,6 +147,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             gate_at: None,
             clock_awaited: false,
             polling,
+            renewal,
             waiting: Vec::new(),
             anchor: None,
             anchoring: None,
@@ -163,6 +170,11 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             if self.once && self.is_over() {
                 return (status, self.outcome);
             }
+            if self.renew() {
+                self.outcome.renew = true;
+                self.stop().await;
+                return (self.status(), self.outcome);
+            }
             let deadline = self.deadline();
             let input = tokio::select! {
                 biased;
@@ -180,6 +192,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 Input::Inbound(inbound) => self.inbound(inbound),
                 Input::Fetched(result) => self.fetched(result),
                 Input::Done(number, done) => self.done(number, done),
+                Input::Renewed(renewed) => self.renewed(renewed),
                 Input::Say(body) => self.uplink.report(body, true),
                 Input::Observed | Input::Timer => {}
             }
@@ -404,7 +417,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     fn deadline(&self) -> Instant {
         let waits = [self.retry_at, self.side_retry_at, self.gate_at, Some(self.polling.at()), Some(self.repeat_at)];
         let now = Instant::now();
-        let soonest = waits.into_iter().flatten().filter(|at| *at > now).min();
+        let soonest = waits.into_iter().chain(self.renewal.deadlines()).flatten().filter(|at| *at > now).min();
         // The longest pause keeps the watchdog fed.
         soonest.unwrap_or(now + Duration::from_secs(10)).min(now + Duration::from_secs(10))
     }

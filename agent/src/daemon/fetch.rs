@@ -86,11 +86,26 @@ impl Fetcher {
         answer.await.map_err(|_| gone())?
     }
 
-    /// Renders a commit that was accepted, for this device.
-    pub(crate) async fn render(&self, commit: &CommitId) -> Result<Result<Rendered, Vec<Finding>>, SourceError> {
+    /// A file of a commit that was accepted; `None`: there is none of that name.
+    pub(crate) async fn file(&self, commit: &CommitId, path: &'static str) -> Result<Option<Vec<u8>>, SourceError> {
+        let tree = self.tree(commit).await?;
+        let commit = commit.clone();
+        let read = move || match tree.entries().contains_key(path) {
+            false => Ok(None),
+            true => tree.read(path).map(Some).map_err(|error| unread(&commit, chain(&error))),
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| gone())?
+    }
+
+    async fn tree(&self, commit: &CommitId) -> Result<Arc<dyn Tree + Send + Sync>, SourceError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Tree { commit: commit.clone(), reply }).await.map_err(|_| gone())?;
-        let tree = answer.await.map_err(|_| gone())??;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Renders a commit that was accepted, for this device.
+    pub(crate) async fn render(&self, commit: &CommitId) -> Result<Result<Rendered, Vec<Finding>>, SourceError> {
+        let tree = self.tree(commit).await?;
         let (facts, commit) = (self.facts.clone(), commit.clone());
         // Rendering reads and hashes files: not on the loop's thread.
         let work = move || {

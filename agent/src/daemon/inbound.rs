@@ -251,6 +251,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let state = self.context.state();
         self.now();
         self.polling.now();
+        self.renewal.retry();
         let Some(accepted) = state.accepted.map(|accepted| accepted.revision) else {
             return Ok(Answer::Done("nothing was accepted yet; fetching".to_owned()));
         };

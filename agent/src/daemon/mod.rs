@@ -15,6 +15,7 @@ mod polling;
 mod prepare;
 mod probe;
 mod record;
+mod renew;
 mod status;
 mod tally;
 mod wake;
@@ -37,6 +38,7 @@ use self::context::{Context, Parts, chain};
 use self::core::{Core, Input, Outcome};
 use self::fetch::Fetcher;
 use self::polling::Polling;
+use self::renew::Renewal;
 use self::tally::Tally;
 use self::watch::Watch;
 use crate::clock::SystemClock;
@@ -55,6 +57,7 @@ use crate::runtime::compose::ComposeRuntime;
 use crate::runtime::files::FilesRuntime;
 use crate::runtime::kubernetes::KubernetesRuntime;
 use crate::source::GitSource;
+use crate::update::start::Launched;
 use crate::uplink::{AnyUplink, keep_name};
 
 /// The parts of the real agent.
@@ -76,6 +79,8 @@ pub struct Ended {
     pub status: Status,
     /// By design §13: 0, 1, 2 (malformed repository), 3 (refused by trust), 4, 5.
     pub code: u8,
+    /// This process is to begin anew, with another agent.
+    pub renew: bool,
 }
 
 /// Why the agent could not begin.
@@ -103,11 +108,11 @@ impl Failed {
 /// # Errors
 /// When the store is another agent's or can't be opened, the control socket
 /// can't be had, or a setting can't be honoured.
-pub async fn run(settings: Settings, once: bool) -> Result<Ended, Failed> {
-    LocalSet::new().run_until(begin(settings, once)).await
+pub async fn run(settings: Settings, once: bool, launched: Launched) -> Result<Ended, Failed> {
+    LocalSet::new().run_until(begin(settings, once, launched)).await
 }
 
-async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
+async fn begin(settings: Settings, once: bool, launched: Launched) -> Result<Ended, Failed> {
     let store = settings.store.path.clone();
     let opened = match std::env::current_exe() {
         Ok(program) => SledJournal::open_looking(&store, &program),
@@ -196,11 +201,14 @@ async fn begin(settings: Settings, once: bool) -> Result<Ended, Failed> {
             last = Some(line);
         }
     };
-    let core = Core::new(context, uplink, fetcher, (send, inbox), wake, polling, published, once);
+    let renewal = Renewal::new(settings.update.clone(), launched, &store);
+    let core = Core::new(context, uplink, fetcher, (send, inbox), wake, (polling, renewal), published, once);
     let (status, outcome) = core.run(beat).await;
-    Notifier::from_env().stopping();
+    if !outcome.renew {
+        Notifier::from_env().stopping();
+    }
     let code = if once { exit_code(&status, outcome) } else { 0 };
-    Ok(Ended { status, code })
+    Ok(Ended { status, code, renew: outcome.renew })
 }
 
 /// Signals and the local socket become inputs.

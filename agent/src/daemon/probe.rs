@@ -12,7 +12,7 @@ use super::context::{Context, Parts, Subject, chain, runtime_of, with_runtime};
 use crate::plan::order;
 use crate::ports::journal::Kept;
 use crate::ports::prober::Prober;
-use crate::ports::runtime::{Runtime, Verdict};
+use crate::ports::runtime::{Runtime, RuntimeError, Verdict};
 
 /// An app that was not healthy in time.
 #[derive(Clone, Debug)]
@@ -24,24 +24,25 @@ pub(crate) struct Unhealthy {
 
 /// Looks once. An engine that does not answer gives `Unknown`: no verdict.
 pub(crate) async fn look<P: Parts>(context: &Context<P>, subject: Subject<'_>) -> Verdict {
-    let Some(app) = subject.want else { return Verdict { health: Health::Missing, message: String::new() } };
+    try_look(context, subject).await.unwrap_or_else(|error| Verdict { health: Health::Unknown, message: chain(&error) })
+}
+
+/// [`look`], with what there is no verdict for.
+pub(crate) async fn try_look<P: Parts>(context: &Context<P>, subject: Subject<'_>) -> Result<Verdict, RuntimeError> {
+    let Some(app) = subject.want else { return Ok(Verdict { health: Health::Missing, message: String::new() }) };
     let runtime = runtime_of(app);
     let inventory = context.inventory(subject.app, runtime);
-    let verdict = with_runtime!(context, runtime, |adapter| adapter.health(subject.task(&inventory)).await);
-    let verdict = match verdict {
-        Ok(verdict) => verdict,
-        Err(error) => return Verdict { health: Health::Unknown, message: chain(&error) },
-    };
+    let verdict = with_runtime!(context, runtime, |adapter| adapter.health(subject.task(&inventory)).await)?;
     if verdict.health != Health::Healthy {
-        return verdict;
+        return Ok(verdict);
     }
     for check in &app.health.checks {
         let probed = context.prober.probe(check).await;
         if probed.health != Health::Healthy {
-            return probed;
+            return Ok(probed);
         }
     }
-    verdict
+    Ok(verdict)
 }
 
 /// Waits until one app was healthy for `soak`, within its time-out.

@@ -13,15 +13,15 @@ use fleet::wire::status::{AppStatus, Health, Sync};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::apply::{Converged, Pass, converge, line};
+use super::apply::{Converged, Failure, Pass, converge, line};
 use super::context::{Context, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::core::Input;
 use super::fetch::Fetcher;
 use super::prepare::kept_or_anew;
-use super::probe::look;
+use super::probe::try_look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
-use crate::ports::runtime::{Runtime, Verb};
+use crate::ports::runtime::{Runtime, Verb, Verdict};
 use crate::retry::{Backoff, share};
 
 /// Between two full compares, which find what no event told.
@@ -127,12 +127,27 @@ impl<P: Parts> Watch<P> {
             let spread = share(COMPARE / 4, self.context.seed);
             self.next_compare = Instant::now() + COMPARE + spread;
         }
+        let mut unseen = Vec::new();
         for app in &kept.desired.apps {
-            let verdict = look(&self.context, Subject::of(kept, blobs, app)).await;
+            let verdict = try_look(&self.context, Subject::of(kept, blobs, app)).await.unwrap_or_else(|error| {
+                unseen.push(Failure::of(Some(app), &error));
+                Verdict { health: Health::Unknown, message: chain(&error) }
+            });
             self.context.saw(app, &verdict);
         }
+        self.say_unseen(&unseen);
         self.context.observed.borrow_mut().retain(|name, _| kept.desired.apps.iter().any(|app| app.name == *name));
         *self.context.observed_of.borrow_mut() = Some(kept.revision.clone());
+    }
+
+    /// Says that there is no telling how apps are, and why.
+    fn say_unseen(&self, unseen: &[Failure]) {
+        let [first, others @ ..] = unseen else {
+            self.context.clear("Observed");
+            return;
+        };
+        let more = if others.is_empty() { String::new() } else { format!(" (and {} other apps) ", others.len()) };
+        self.context.set("Observed", false, first.reason, format!("while looking, {more}{}", first.message));
     }
 
     async fn compare(&mut self, kept: &Kept, blobs: &Blobs, app: &DesiredApp, state: &State, free: bool) {

@@ -95,6 +95,9 @@ pub struct Step<D> {
     pub why: String,
     /// Volumes and what else holds data goes only once the revision is steady.
     pub after_steady: bool,
+    /// Steps that follow each other and are of one group may be carried out at
+    /// the same time; one of none is carried out alone.
+    pub group: Option<u32>,
     /// What the runtime needs to carry it out.
     pub data: D,
 }

@@ -8,6 +8,7 @@
 //! One task per connection reads every signal, so that no queue ever fills.
 
 mod bus;
+pub mod generator;
 pub mod unit;
 
 use std::collections::BTreeSet;

@@ -17,7 +17,7 @@ use crate::yaml::{self, At, did_you_mean, one_of};
 /// The one format there is.
 const FORMAT: u32 = 1;
 /// Machines that agents are built for.
-const ARCHITECTURES: [&str; 3] = ["aarch64", "armv7", "x86_64"];
+const ARCHITECTURES: [&str; 4] = ["aarch64", "armv7", "riscv64", "x86_64"];
 
 /// `burgee.yaml`: the format, the fleet's name, fleet-wide variables.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -46,7 +46,7 @@ struct AgentFile {
     /// Where it is downloaded; `{arch}` stands for the machine.
     #[schemars(regex(pattern = "^https://"))]
     url: At<String>,
-    /// SHA-256 of the binary, by machine: `aarch64`, `armv7`, `x86_64`.
+    /// SHA-256 of the binary, by machine: `aarch64`, `armv7`, `riscv64`, `x86_64`.
     sha256: BTreeMap<At<String>, At<String>>,
 }
 
@@ -70,6 +70,47 @@ pub struct AgentRelease {
     pub url: String,
     /// By machine.
     pub sha256: BTreeMap<String, Digest>,
+}
+
+/// `burgee.yaml` as far as an agent of any age has to understand it.
+#[derive(Deserialize)]
+struct AgentWord {
+    agent: Option<AgentPeek>,
+}
+
+/// [`AgentFile`] with keys that only a newer agent knows.
+#[derive(Deserialize)]
+struct AgentPeek {
+    version: At<String>,
+    url: At<String>,
+    sha256: BTreeMap<At<String>, At<String>>,
+}
+
+impl AgentRelease {
+    /// What `burgee.yaml` says of the agent, whatever else it holds: an agent
+    /// that is too old for the rest must still be able to take its successor.
+    ///
+    /// # Errors
+    /// When the file is no YAML, or what it says of the agent is wrong.
+    pub fn peek(path: &str, bytes: &[u8]) -> Result<Option<Self>, Vec<Finding>> {
+        let word: AgentWord = yaml::parse(path, bytes).map_err(|found| vec![found])?;
+        let mut problems = Problems::new(path);
+        let agent = word.agent.map(|AgentPeek { version, url, mut sha256 }| {
+            // A machine that nobody has heard of yet is not this one.
+            sha256.retain(|machine, _| ARCHITECTURES.contains(&machine.value.as_str()));
+            AgentFile { version, url, sha256 }
+        });
+        let agent = agent.and_then(|agent| agent.check(&mut problems));
+        problems.finish(Some(agent)).map(|(agent, _)| agent)
+    }
+
+    /// Where the agent for `machine` is downloaded, and its digest; `None`:
+    /// there is none for it.
+    #[must_use]
+    pub fn for_machine(&self, machine: &str) -> Option<(String, Digest)> {
+        let digest = self.sha256.get(machine)?;
+        Some((self.url.replace("{arch}", machine), *digest))
+    }
 }
 
 impl Fleet {
@@ -268,4 +309,27 @@ where
 pub(crate) fn stem<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
     let file = path.strip_prefix(folder)?.strip_prefix('/')?;
     (!file.contains('/')).then_some(file)?.strip_suffix(".yaml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AgentRelease;
+
+    #[test]
+    fn an_agent_of_any_age_reads_what_is_said_of_it() {
+        let one = "0".repeat(64);
+        let newer = format!(
+            "format: 9\nfleets: [a, b]\nagent:\n  version: 2.0.0\n  channel: stable\n  url: \"https://x/{{arch}}\"\n  sha256: {{x86_64: {one}, m68k: nonsense}}\nlater: {{}}\n"
+        );
+        let found = AgentRelease::peek("burgee.yaml", newer.as_bytes()).unwrap().unwrap();
+        assert_eq!(found.version, "2.0.0");
+        let (url, digest) = found.for_machine("x86_64").unwrap();
+        assert_eq!((url.as_str(), digest.to_string()), ("https://x/x86_64", one));
+        assert_eq!(found.for_machine("m68k"), None);
+        assert_eq!(AgentRelease::peek("burgee.yaml", b"format: 1\nfleet: f\n").unwrap(), None);
+        let plain = "agent: {version: 1.0.0, url: \"http://x/\", sha256: {x86_64: ab}}";
+        for wrong in ["agent: 1.0.0", "agent: {version: 1.0.0}", plain, "{"] {
+            assert!(AgentRelease::peek("burgee.yaml", wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
 }

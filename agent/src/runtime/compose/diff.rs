@@ -74,7 +74,7 @@ pub(super) fn name_of(project: &Project, service: &str, definition: &Service, nu
 }
 
 pub(super) fn step(verb: Verb, object: Object, why: impl Into<String>, data: Action) -> Step<Action> {
-    Step { verb, object, why: why.into(), after_steady: false, data }
+    Step { verb, object, why: why.into(), after_steady: false, group: None, data }
 }
 
 /// The plan for an app that stays.

@@ -120,7 +120,7 @@ pub(super) fn unit(name: &str) -> Object {
 }
 
 fn step(verb: Verb, object: Object, why: impl Into<String>, data: Act) -> Step<Act> {
-    Step { verb, object, why: why.into(), after_steady: false, data }
+    Step { verb, object, why: why.into(), after_steady: false, group: None, data }
 }
 
 /// The names of one kind in an inventory.

@@ -59,7 +59,10 @@ impl WriteError {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Full { .. } => Some("free space on that disk"),
-            Self::ReadOnly { .. } => Some("remount that disk writable"),
+            Self::ReadOnly { .. } => Some(
+                "remount that disk writable; where `runtime.files.allow` was changed, \
+                 `systemctl daemon-reload && systemctl restart burgee-agent` lets the agent write there",
+            ),
             Self::Denied { .. } => Some("run the agent as root, or deliver to where its user may write"),
             _ => None,
         }
@@ -179,6 +182,8 @@ fn remove(place: &Place, path: &str, flags: AtFlags) -> Result<(), WriteError> {
         Ok(()) => rustix::fs::fsync(&folder).map_err(|error| WriteError::of(path, error)),
         // Gone, or something else by now: neither is what burgee made.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => Ok(()),
+        // What systemd lets the agent write to is a mount in the agent's eyes, and stays.
+        Err(Errno::BUSY) if flags == AtFlags::REMOVEDIR => Err(WriteError::Exists { path: path.to_owned() }),
         Err(Errno::NOTEMPTY | Errno::EXIST) => Err(WriteError::Exists { path: path.to_owned() }),
         Err(error) => Err(WriteError::of(path, error)),
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Meta, Resource, WatchEvent};
-use super::owner::{FLEET, MANAGED_BY};
+use super::owner::FLEET;
 use crate::retry::Backoff;
 
 /// Between tries to list and watch again.
@@ -60,7 +60,7 @@ impl Cache {
         fleet: &FleetName,
         resources: &[Resource],
     ) -> Result<(), ApiError> {
-        let selector = format!("{MANAGED_BY}=burgee,{FLEET}={fleet}");
+        let selector = format!("{FLEET}={fleet}");
         for resource in resources {
             if self.shared.is_warm(&resource.kind) {
                 continue;

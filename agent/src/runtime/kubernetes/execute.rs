@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::api::{Api, ApiError, Deleted, Meta, Resource};
 use super::cache::Cache;
 use super::objects::named;
-use super::plan::Action;
+use super::owner::DIGEST;
+use super::plan::{Action, creating};
 use crate::ports::runtime::{Hinted, RuntimeError};
 
 /// An object that is deleted may take its time: pods stop, finalizers run.
@@ -56,19 +57,33 @@ impl Prints {
 impl Hands<'_> {
     pub(super) async fn carry_out(&self, action: &Action) -> Result<(), RuntimeError> {
         match action {
-            Action::Apply { id, resource, body, replace } => self.apply(id, resource, body, *replace).await,
+            Action::Apply { id, resource, body, digest, fresh, replace } => {
+                let digest = fresh.then_some(digest.as_str());
+                self.apply(id, resource, body, digest, *replace).await
+            }
             Action::Delete { id, resource, uid } => self.delete(id, resource, uid).await,
             Action::AwaitGone { id, resource, uid } => self.until_gone(id, resource, uid).await,
             Action::AwaitServed { id, resource } => self.until_served(id, resource).await,
         }
     }
 
-    async fn apply(&self, id: &ObjectId, resource: &Resource, body: &str, replace: bool) -> Result<(), RuntimeError> {
+    /// `fresh`: it is made, not changed; with the digest of its mark.
+    async fn apply(
+        &self,
+        id: &ObjectId,
+        resource: &Resource,
+        body: &str,
+        fresh: Option<&str>,
+        replace: bool,
+    ) -> Result<(), RuntimeError> {
         let object = named(id);
         let began = Instant::now();
         let applied = loop {
-            match self.api.apply(resource, id.namespace.as_deref(), &id.name, body.as_bytes(), false).await {
-                Err(error) if error.is_conflict() => return Err(RuntimeError::Changed { object }),
+            match self.api.apply_meta(resource, id.namespace.as_deref(), &id.name, body.as_bytes(), false).await {
+                Err(error) if error.is_conflict() => match fresh {
+                    Some(digest) => break self.made_already(id, resource, digest).await?,
+                    None => return Err(RuntimeError::Changed { object }),
+                },
                 // The uid in the body is of an object that is gone by now.
                 Err(error) if error.is_missing() && is_self(&error, id) => {
                     return Err(RuntimeError::Changed { object });
@@ -90,15 +105,23 @@ impl Hands<'_> {
                 outcome => break outcome.map_err(|error| error.step("apply", &object))?,
             }
         };
-        self.learn(id, &applied);
+        self.learn(id, applied);
         Ok(())
     }
 
-    fn learn(&self, id: &ObjectId, applied: &Value) {
-        if let Ok(meta) = Meta::of(applied) {
-            self.prints.keep(id, &meta);
-            self.cache.put(id, meta);
-        }
+    /// The object that is there instead of being made: this very apply's, when
+    /// its answer was lost; else somebody's, which is not overwritten.
+    async fn made_already(&self, id: &ObjectId, resource: &Resource, digest: &str) -> Result<Meta, RuntimeError> {
+        let object = named(id);
+        let found = self.api.get_meta(resource, id.namespace.as_deref(), &id.name).await;
+        let found = found.map_err(|error| error.reading(&object.to_string()))?;
+        let ours = |meta: &Meta| meta.print.is_some() && meta.annotations.get(DIGEST).is_some_and(|it| it == digest);
+        found.filter(ours).ok_or(RuntimeError::Changed { object })
+    }
+
+    fn learn(&self, id: &ObjectId, meta: Meta) {
+        self.prints.keep(id, &meta);
+        self.cache.put(id, meta);
     }
 
     /// Deletes the object and makes it anew.
@@ -114,13 +137,15 @@ impl Hands<'_> {
         if let Some(metadata) = fresh["metadata"].as_object_mut() {
             metadata.remove("uid");
         }
+        let fresh = creating(&fresh);
         tracing::info!(%object, "a field is immutable; it is deleted and made anew, as app.yaml says");
         let outcome = self.api.delete(resource, id.namespace.as_deref(), &id.name, &uid, true).await;
         outcome.map_err(|error| error.step("delete", &object))?;
         self.until_gone(id, resource, &uid).await?;
-        let applied =
-            self.api.apply(resource, id.namespace.as_deref(), &id.name, fresh.to_string().as_bytes(), false).await;
-        self.learn(id, &applied.map_err(|error| error.step("apply", &object))?);
+        match self.api.apply_meta(resource, id.namespace.as_deref(), &id.name, fresh.as_bytes(), false).await {
+            Err(error) if error.is_conflict() => return Err(RuntimeError::Changed { object }),
+            applied => self.learn(id, applied.map_err(|error| error.step("apply", &object))?),
+        }
         Ok(())
     }
 
@@ -175,8 +200,9 @@ impl Hands<'_> {
                 return Err(RuntimeError::Step { action: "wait for", object, transient: true, source });
             }
         }
-        // What it defines is known from here on.
-        self.api.rediscover().await.map(drop).map_err(|error| error.reading("what the API server knows"))
+        // What it defines is known from here on: asked for once, when it is needed.
+        self.api.forget_resources().await;
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use super::api::{Api, Resource, listing};
 use super::cache::Cache;
 use super::execute::Prints;
 use super::kustomize::Kustomize;
+use super::objects;
 use super::observe::Sight;
 use super::owner::{APP, FLEET, MANAGED_BY};
 use super::pods::{Trouble, selector, trouble, which_pods_matter};
@@ -34,6 +35,18 @@ const PLAIN_GROUPS: [&str; 7] = [
     "node.k8s.io",
     "discovery.k8s.io",
 ];
+
+/// The pods of so many objects that are not well are asked about in one look:
+/// the first are the ones to name, and a server that is in trouble as a whole
+/// is not asked a thousand times each second.
+const ASKED: usize = 16;
+
+/// What is remembered of an object that a listing told.
+enum Found {
+    Well(Status),
+    /// It is looked at more closely.
+    Other(Value),
+}
 
 /// Whether an object of a kind can be there and not be well.
 fn has_status(kind: &Kind) -> bool {
@@ -58,7 +71,8 @@ pub(super) async fn judge(
     let wanted = sight.objects(task, app, spec).await?;
     let selector = format!("{MANAGED_BY}=burgee,{FLEET}={},{APP}={}", task.fleet, task.app);
     let look = Look { api, now: SystemClock.now() };
-    let mut listed: BTreeMap<Kind, BTreeMap<ObjectId, Value>> = BTreeMap::new();
+    let mut listed: BTreeMap<Kind, BTreeMap<ObjectId, Found>> = BTreeMap::new();
+    let mut asked = 0;
     let mut seen: Vec<(ObjectId, Option<Status>, Option<Trouble>)> = Vec::new();
     for it in wanted {
         if !has_status(&it.id.kind) {
@@ -72,8 +86,10 @@ pub(super) async fn judge(
         }
         match listed.get(&it.id.kind).and_then(|objects| objects.get(&it.id)) {
             None => seen.push((it.id, None, None)),
-            Some(object) => {
-                let (status, trouble) = look.at(object).await?;
+            Some(Found::Well(status)) => seen.push((it.id, Some(status.clone()), None)),
+            Some(Found::Other(object)) => {
+                let (status, trouble) = look.at(object, asked < ASKED).await?;
+                asked += 1;
                 seen.push((it.id, Some(status), trouble));
             }
         }
@@ -91,29 +107,39 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn list(&self, resource: &Resource, selector: &str) -> Result<BTreeMap<ObjectId, Value>, RuntimeError> {
-        let objects = match self.api.list(resource, None, selector).await {
-            Ok(objects) => objects,
+    /// A kind's objects, each let go of as soon as it is seen to be well: a
+    /// thousand of them are not held at a time.
+    async fn list(&self, resource: &Resource, selector: &str) -> Result<BTreeMap<ObjectId, Found>, RuntimeError> {
+        let mut found = BTreeMap::new();
+        let mut take = |object: Option<Value>| match object {
+            Some(object) => drop(found.insert(objects::id_in(resource, &object), self.found(object))),
+            None => found.clear(),
+        };
+        match self.api.each(resource, None, selector, &mut take).await {
+            Ok(()) => Ok(found),
             // A kind whose definition is gone has no objects.
-            Err(error) if error.status() == Some(404) => Vec::new(),
-            Err(error) => return Err(error.reading(&listing(&resource.kind))),
-        };
-        let id = |object: &Value| ObjectId {
-            kind: resource.kind.clone(),
-            namespace: object["metadata"]["namespace"].as_str().map(str::to_owned),
-            name: object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
-        };
-        // Items of a list name neither version nor kind.
-        let whole = |mut object: Value| {
-            object["apiVersion"] = resource.api_version.as_str().into();
-            object["kind"] = resource.kind.kind.as_str().into();
-            object
-        };
-        Ok(objects.into_iter().map(|object| (id(&object), whole(object))).collect())
+            Err(error) if error.status() == Some(404) => Ok(BTreeMap::new()),
+            Err(error) => Err(error.reading(&listing(&resource.kind))),
+        }
     }
 
-    /// One object; where it is not as it should be, its pods say why.
-    async fn at(&self, object: &Value) -> Result<(Status, Option<Trouble>), RuntimeError> {
+    fn found(&self, mut object: Value) -> Found {
+        if job_of(&object).is_none() {
+            let judged = status(&object, Related::default(), self.now);
+            if judged.state == State::Current {
+                return Found::Well(judged);
+            }
+            // Half of an object, and only of use where a Job's age is compared with it.
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.remove("managedFields");
+            }
+        }
+        Found::Other(object)
+    }
+
+    /// One object; where it is not as it should be, its pods say why, if they
+    /// are asked.
+    async fn at(&self, object: &Value, ask: bool) -> Result<(Status, Option<Trouble>), RuntimeError> {
         let job = match job_of(object) {
             Some((namespace, name)) => self.job(namespace, name).await?,
             None => None,
@@ -122,7 +148,7 @@ impl Look<'_> {
             if waits_for_storage(object) { self.all("storage.k8s.io/v1", "StorageClass").await? } else { None };
         let related = Related { job: job.as_ref(), storage_classes: classes.as_deref() };
         let judged = status(object, related, self.now);
-        if !matches!(judged.state, State::InProgress | State::Failed) {
+        if !ask || !matches!(judged.state, State::InProgress | State::Failed) {
             return Ok((judged, None));
         }
         let workload = job.as_ref().unwrap_or(object);

@@ -6,6 +6,7 @@
 
 pub mod api;
 mod cache;
+mod closer;
 mod differences;
 mod execute;
 mod fields;
@@ -69,14 +70,15 @@ impl KubernetesRuntime {
 
     /// What the server would make of what differs, before anything is changed:
     /// what it refuses is refused now.
-    async fn rehearse(&self, objects: Vec<&Wanted>) -> Result<(), RuntimeError> {
-        let tries: Vec<_> = objects.into_iter().map(|it| self.rehearse_one(it)).collect();
+    async fn rehearse(&self, objects: Vec<(&Wanted, bool)>) -> Result<(), RuntimeError> {
+        let tries: Vec<_> = objects.into_iter().map(|(it, fresh)| self.rehearse_one(it, fresh)).collect();
         stream::iter(tries).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
-    async fn rehearse_one(&self, it: &Wanted) -> Result<(), RuntimeError> {
-        let body = it.object.to_string();
-        let said = self.api.apply(&it.resource, it.id.namespace.as_deref(), &it.id.name, body.as_bytes(), true).await;
+    async fn rehearse_one(&self, it: &Wanted, fresh: bool) -> Result<(), RuntimeError> {
+        let body = if fresh { plan::creating(&it.object) } else { it.object.to_string() };
+        let said =
+            self.api.apply_meta(&it.resource, it.id.namespace.as_deref(), &it.id.name, body.as_bytes(), true).await;
         match said {
             Ok(_) => Ok(()),
             // Of a definition that comes with this revision; or somebody is quicker: the plan will see.
@@ -112,7 +114,7 @@ impl Runtime for KubernetesRuntime {
             // what may be deleted and made anew may be immutable.
             let homeless = it.id.namespace.as_deref().is_some_and(|name| fresh.contains(&name));
             if differs && !homeless && !spec.replace.contains(&it.id.kind.kind) {
-                tried.push(it);
+                tried.push((it, matches!(standing, Standing::Missing)));
             }
         }
         self.rehearse(tried).await?;

@@ -52,6 +52,12 @@ pub(super) fn id_of(object: &Object) -> Option<ObjectId> {
     object.to_string().parse().ok()
 }
 
+/// An object that the server told.
+pub(super) fn id_in(resource: &Resource, object: &Value) -> ObjectId {
+    let text = |key: &str| object["metadata"][key].as_str().map(str::to_owned);
+    ObjectId { kind: resource.kind.clone(), namespace: text("namespace"), name: text("name").unwrap_or_default() }
+}
+
 pub(super) fn refused(object: &ObjectId, cause: String, hint: Option<&str>) -> RuntimeError {
     RuntimeError::Refused { object: object.to_string(), cause, hint: hint.map(str::to_owned) }
 }

@@ -6,16 +6,11 @@ use std::sync::Arc;
 
 use fleet::desired::{DesiredApp, KubernetesSpec};
 use fleet::kubernetes::{Kind, ObjectId};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::AT_ONCE;
 use super::api::{Api, Meta, Resource, Resources};
 use super::cache::Cache;
-use super::differences::{FieldDifference, differences};
 use super::execute::Prints;
-use super::ignore::transplant;
 use super::kustomize::Kustomize;
-use super::managed::owner_of_field;
 use super::objects::{self, Claims, Wanted, id_of, spec_of};
 use super::owner::{APP, DIGEST, FLEET, MANAGED_BY, Owner, owner};
 use super::plan::Standing;
@@ -23,10 +18,7 @@ use crate::ports::runtime::{RuntimeError, Task};
 
 /// From so many missing objects of a kind on, the kind is listed instead of
 /// asking for each by name.
-const LISTED: usize = 4;
-
-/// More differences are counted, not named.
-const NAMED: usize = 4;
+pub(super) const LISTED: usize = 4;
 
 /// What looks.
 pub(super) struct Sight<'a> {
@@ -46,12 +38,12 @@ impl Sight<'_> {
     ) -> Result<(Vec<Wanted>, Vec<Standing>), RuntimeError> {
         let mut wanted = self.objects(task, app, spec).await?;
         self.follow(task, &wanted).await?;
-        let strangers = self.strangers(&wanted).await?;
+        let strangers = self.strangers(task, &wanted).await?;
         let mut standing = Vec::with_capacity(wanted.len());
         for it in &wanted {
             standing.push(self.standing(task, spec, it, strangers.get(&it.id)));
         }
-        self.verify(app, &mut wanted, &mut standing).await?;
+        self.verify(task, app, &mut wanted, &mut standing).await?;
         Ok((wanted, standing))
     }
 
@@ -115,7 +107,9 @@ impl Sight<'_> {
     }
 
     /// What bears the name of a wanted object and not our marks.
-    async fn strangers(&self, wanted: &[Wanted]) -> Result<BTreeMap<ObjectId, Meta>, RuntimeError> {
+    async fn strangers(&self, task: &Task<'_>, wanted: &[Wanted]) -> Result<BTreeMap<ObjectId, Meta>, RuntimeError> {
+        // Those with the mark are known: a thousand of them are not listed for each app.
+        let selector = format!("{FLEET}!={}", task.fleet);
         let resources = self.resources(false).await?;
         let mut missing: BTreeMap<(&Kind, Option<&str>), Vec<&Wanted>> = BTreeMap::new();
         for it in wanted.iter().filter(|it| self.cache.get(&it.id).is_none()) {
@@ -126,7 +120,7 @@ impl Sight<'_> {
         let mut found = BTreeMap::new();
         for ((kind, namespace), several) in missing {
             if several.len() >= LISTED {
-                let list = self.api.list_meta(&several[0].resource, namespace, "").await;
+                let list = self.api.list_meta(&several[0].resource, namespace, &selector).await;
                 let (metas, _) = list.map_err(|error| error.reading(&format!("the list of {kind}")))?;
                 for meta in metas {
                     let id =
@@ -168,66 +162,6 @@ impl Sight<'_> {
             return Standing::Differs(meta, "its manifest".to_owned());
         }
         if self.prints.holds(&it.id, &meta) { Standing::Same } else { Standing::Differs(meta, String::new()) }
-    }
-
-    /// Where an object's own word is not enough, the server says what applying
-    /// would change; and what drift may change is taken over as it is.
-    async fn verify(
-        &self,
-        app: &DesiredApp,
-        wanted: &mut [Wanted],
-        standing: &mut [Standing],
-    ) -> Result<(), RuntimeError> {
-        let unsure = |standing: &Standing| matches!(standing, Standing::Differs(_, why) if why.is_empty());
-        let ignore = &app.drift.ignore;
-        let places: Vec<usize> = (0..wanted.len())
-            .filter(|at| match &standing[*at] {
-                Standing::Differs(..) | Standing::Adopted(_) if !ignore.is_empty() => true,
-                other => unsure(other),
-            })
-            .collect();
-        let looks = places.into_iter().map(|at| {
-            let (it, sure) = (wanted[at].clone(), !unsure(&standing[at]));
-            async move {
-                let reading = |error: super::api::ApiError| error.reading(&it.id.to_string());
-                let namespace = it.id.namespace.as_deref();
-                let live = self.api.get(&it.resource, namespace, &it.id.name).await.map_err(reading)?;
-                let Some(live) = live else { return Ok((at, None)) };
-                let mut object = it.object.clone();
-                transplant(&mut object, &live, ignore);
-                if sure {
-                    return Ok((at, Some((object, Vec::new(), live, true))));
-                }
-                let body = object.to_string();
-                let tried = self.api.apply(&it.resource, namespace, &it.id.name, body.as_bytes(), true).await;
-                let differs = match tried {
-                    Ok(applied) => words(&differences(&applied, &live), &live),
-                    // It can't be applied as it is (a field that became immutable): it differs, then.
-                    Err(error) if error.status() == Some(422) => vec![error.to_string()],
-                    Err(error) => return Err(error.reading(&it.id.to_string())),
-                };
-                Ok::<_, RuntimeError>((at, Some((object, differs, live, false))))
-            }
-        });
-        let looked: Vec<_> = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await?;
-        for (at, seen) in looked {
-            let Some((object, differs, live, sure)) = seen else {
-                standing[at] = Standing::Missing;
-                continue;
-            };
-            wanted[at].object = object;
-            if sure {
-                continue;
-            }
-            let Ok(meta) = Meta::of(&live) else { continue };
-            if differs.is_empty() {
-                self.prints.keep(&wanted[at].id, &meta);
-                standing[at] = Standing::Same;
-            } else {
-                standing[at] = Standing::Differs(meta, differs.join("; "));
-            }
-        }
-        Ok(())
     }
 
     /// What the app owns, no longer wants, and is still there.
@@ -314,17 +248,6 @@ impl Sight<'_> {
         }
         Ok(inhabited)
     }
-}
-
-/// What differs, and by whom, in a few words.
-fn words(differences: &[FieldDifference], live: &serde_json::Value) -> Vec<String> {
-    let managers = &live["metadata"]["managedFields"];
-    let said = differences.iter().take(NAMED).map(|it| match owner_of_field(managers, &it.path) {
-        Some(manager) => format!("{it}, by {manager}"),
-        None => it.to_string(),
-    });
-    let more = differences.len().saturating_sub(NAMED);
-    said.chain((more > 0).then(|| format!("{more} more"))).collect()
 }
 
 /// What is in a namespace by itself, or belongs to something in it, or is this app's.

@@ -1,19 +1,26 @@
 //! What leads from the objects that are there to those that are wanted: pure.
 //!
 //! What leaves goes first, in the reverse of the order of kinds; then each
-//! object in its order. A definition is waited for before what it defines.
+//! object in its order, those of one rank together. A definition is waited for
+//! before what it defines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleet::desired::PrunePolicy;
 use fleet::kubernetes::{Kind, ObjectId};
+use serde_json::Value;
 
 use super::api::{Meta, Resource};
 use super::objects::{Claims, Wanted, id_of, named};
 use super::order::removal_rank;
 use super::owner::{APP, FLEET, MANAGED_BY, PRUNE};
 use crate::ports::runtime::{Inventory, Plan, RuntimeError, Step, Verb};
+
+/// A version that no object has: the server's own first writes are later. A
+/// server-side apply that names it makes an object, and conflicts with one that
+/// is there; nothing else of the API's is both an apply and a creation alone.
+const NO_VERSION: &str = "1";
 
 /// What a step does on the server.
 #[derive(Clone, Debug)]
@@ -23,6 +30,10 @@ pub enum Action {
         id: ObjectId,
         resource: Resource,
         body: Arc<str>,
+        /// Of its mark: by that it is known where it was applied already.
+        digest: String,
+        /// It is not there: the body makes the server refuse one that is.
+        fresh: bool,
         /// Its kind may be deleted and made anew where a field is immutable.
         replace: bool,
     },
@@ -80,10 +91,14 @@ pub(super) fn plan(scene: &Scene<'_>) -> Result<Plan<Action>, RuntimeError> {
     }
     let mut inventory = Inventory::new();
     let mut steps = removals(scene);
+    let mut added = Vec::new();
     for (wanted, standing) in scene.wanted.iter().zip(scene.standing) {
         inventory.insert(named(&wanted.id), wanted.digest.clone());
-        additions(scene, wanted, standing, &mut steps);
+        additions(scene, wanted, standing, &mut added);
     }
+    // Within a rank: what has to be gone first, the objects, what has to be served.
+    added.sort_by_key(|step| step.group);
+    steps.extend(added);
     Ok(Plan { steps, inventory })
 }
 
@@ -114,6 +129,7 @@ fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
             object: named(id),
             why: "no longer wanted".to_owned(),
             after_steady: holds_data(&id.kind),
+            group: Some(removal_rank(&id.kind, resource.namespaced).into()),
             data: Action::Delete { id: id.clone(), resource: resource.clone(), uid: meta.uid.clone() },
         })
         .collect()
@@ -140,7 +156,14 @@ fn holds_data(kind: &Kind) -> bool {
     )
 }
 
+/// The first group of what is added: none of what leaves has it, too.
+const ADDED: u32 = 1 << 16;
+
+/// The places that one rank has: gone, applied, served.
+const PLACES: u32 = 3;
+
 fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mut Vec<Step<Action>>) {
+    let group = |place: u32| Some(ADDED + u32::from(wanted.rank) * PLACES + place);
     let (verb, why, uid) = match standing {
         Standing::Same | Standing::Foreign(_) => return,
         Standing::Missing => (Verb::Create, "missing".to_owned(), None),
@@ -152,6 +175,7 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
                 object: named(&wanted.id),
                 why: "it is being deleted".to_owned(),
                 after_steady: false,
+                group: group(0),
                 data: Action::AwaitGone {
                     id: wanted.id.clone(),
                     resource: wanted.resource.clone(),
@@ -161,20 +185,23 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
             (Verb::Create, "deleted by somebody".to_owned(), None)
         }
     };
-    let mut object = wanted.object.clone();
-    if let Some(uid) = uid {
+    let body = match uid {
         // One that was made anew meanwhile is not the one that was judged.
-        object["metadata"]["uid"] = uid.as_str().into();
-    }
+        Some(uid) => with(&wanted.object, "uid", uid),
+        None => creating(&wanted.object),
+    };
     steps.push(Step {
         verb,
         object: named(&wanted.id),
         why,
         after_steady: false,
+        group: group(1),
         data: Action::Apply {
             id: wanted.id.clone(),
             resource: wanted.resource.clone(),
-            body: object.to_string().into(),
+            body: body.into(),
+            digest: wanted.digest.clone(),
+            fresh: uid.is_none(),
             replace: scene.replace.contains(&wanted.id.kind.kind),
         },
     });
@@ -184,9 +211,22 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
             object: named(&wanted.id),
             why: "until it is served".to_owned(),
             after_steady: false,
+            group: group(2),
             data: Action::AwaitServed { id: wanted.id.clone(), resource: wanted.resource.clone() },
         });
     }
+}
+
+/// The body that makes an object where there is none, and nothing else.
+pub(super) fn creating(object: &Value) -> String {
+    with(object, "resourceVersion", NO_VERSION)
+}
+
+fn with(object: &Value, key: &str, value: &str) -> String {
+    let mut object = object.clone();
+    // The manifest has a name, so it has metadata.
+    object["metadata"][key] = value.into();
+    object.to_string()
 }
 
 #[cfg(test)]

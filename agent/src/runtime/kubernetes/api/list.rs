@@ -1,41 +1,22 @@
-//! Listings, page by page. A page that is not whole is an error, never an end.
+//! Listings, page by page and item by item: no page is ever in memory as a
+//! whole. One that is not whole is an error, never an end.
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::discovery::Resource;
 use super::error::ApiError;
+use super::items::{Items, NoList};
 use super::meta::Meta;
-use super::{Api, Request};
+use super::{Api, LARGEST, Request, unreachable};
 
-/// Objects to a page: a thousand must not lie in memory twice.
+/// Objects to a page.
 const PAGE: usize = 200;
 /// A listing that is overtaken again and again is given up.
 const RESTARTS: u32 = 3;
 const METAS: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
-#[derive(Deserialize)]
-#[serde(bound = "T: DeserializeOwned")]
-struct Page<T> {
-    metadata: PageMeta,
-    /// Absent is not empty: an empty listing says so, with `[]` or `null`.
-    #[serde(default, deserialize_with = "said")]
-    items: Option<Vec<T>>,
-}
-
-fn said<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
-    Option::<Vec<T>>::deserialize(deserializer).map(|items| Some(items.unwrap_or_default()))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PageMeta {
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default, rename = "continue")]
-    next: Option<String>,
-}
+/// Takes an item; `None`: the listing begins anew, and what came is void.
+type Take<'a> = dyn FnMut(Option<&[u8]>) -> Result<(), serde_json::Error> + Send + 'a;
 
 impl Api {
     /// The metadata of all objects of a kind (of a namespace, where one is
@@ -50,7 +31,14 @@ impl Api {
         selector: &str,
     ) -> Result<(Vec<Meta>, String), ApiError> {
         let mut all = Vec::new();
-        let version = self.pages(resource, namespace, selector, METAS, &mut all).await?;
+        let mut take = |item: Option<&[u8]>| {
+            match item {
+                Some(item) => all.push(serde_json::from_slice(item)?),
+                None => all.clear(),
+            }
+            Ok(())
+        };
+        let version = self.pages(resource, namespace, selector, METAS, &mut take).await?;
         Ok((all, version))
     }
 
@@ -65,52 +53,96 @@ impl Api {
         selector: &str,
     ) -> Result<Vec<Value>, ApiError> {
         let mut all = Vec::new();
-        self.pages(resource, namespace, selector, "application/json", &mut all).await?;
+        let mut take = |item: Option<Value>| match item {
+            Some(item) => all.push(item),
+            None => all.clear(),
+        };
+        self.each(resource, namespace, selector, &mut take).await?;
         Ok(all)
     }
 
-    async fn pages<T: DeserializeOwned>(
+    /// The same, handed out one by one; `None` where the listing begins anew and
+    /// what came is void. Only `Ok` says that these were all.
+    ///
+    /// # Errors
+    /// When any page can't be had whole.
+    pub async fn each(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        selector: &str,
+        take: &mut (dyn FnMut(Option<Value>) + Send),
+    ) -> Result<(), ApiError> {
+        let mut take = |item: Option<&[u8]>| {
+            take(match item {
+                Some(item) => Some(whole(resource, serde_json::from_slice(item)?)),
+                None => None,
+            });
+            Ok(())
+        };
+        self.pages(resource, namespace, selector, "application/json", &mut take).await.map(drop)
+    }
+
+    async fn pages(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
         selector: &str,
         accept: &'static str,
-        all: &mut Vec<T>,
+        take: &mut Take<'_>,
     ) -> Result<String, ApiError> {
         let base = format!("{}?limit={PAGE}&labelSelector={}", resource.path(namespace, None), encoded(selector));
-        let mut next: Option<String> = None;
+        let unreadable =
+            |cause: String| ApiError::Unreadable { cause: format!("the list of {}: {cause}", resource.kind) };
+        let server = self.connect()?.server;
+        let mut next = String::new();
         let mut restarts = 0;
         loop {
-            let path = match &next {
-                Some(next) => format!("{base}&continue={}", encoded(next)),
-                None => base.clone(),
-            };
-            let page: Page<T> = match self.json(Request { accept, ..Request::get(&path) }).await {
-                Ok(page) => page,
+            let path = if next.is_empty() { base.clone() } else { format!("{base}&continue={}", encoded(&next)) };
+            let mut response = match self.send(&Request { accept, ..Request::get(&path) }).await {
+                Ok(response) => response,
                 // The server forgot the version that the first page was of.
-                Err(error) if error.is_gone() && next.is_some() && restarts < RESTARTS => {
+                Err(error) if error.is_gone() && !next.is_empty() && restarts < RESTARTS => {
                     restarts += 1;
-                    next = None;
-                    all.clear();
+                    next.clear();
+                    // Nothing is read of it, so nothing can fail.
+                    let _ = take(None);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            let Some(items) = page.items else {
-                return Err(ApiError::Unreadable { cause: format!("the list of {} has no items", resource.kind) });
-            };
-            all.extend(items);
-            match page.metadata.next.filter(|token| !token.is_empty()) {
-                Some(token) => next = Some(token),
-                None if page.metadata.resource_version.is_empty() => {
-                    return Err(ApiError::Unreadable {
-                        cause: format!("the list of {} has no version", resource.kind),
-                    });
+            let mut items = Items::default();
+            let mut each = |item: &[u8]| take(Some(item)).map_err(|error| NoList::Item(error.to_string()));
+            let mut read = 0;
+            while let Some(piece) = response.chunk().await.map_err(|error| unreachable(&server, error))? {
+                read += piece.len();
+                if read > LARGEST {
+                    return Err(unreadable(format!("a page is larger than {} MiB", LARGEST >> 20)));
                 }
-                None => return Ok(page.metadata.resource_version),
+                items.feed(&piece, &mut each).map_err(|cause| unreadable(cause.to_string()))?;
             }
+            let around = items.end().map_err(|cause| unreadable(cause.to_string()))?;
+            if around.metadata.next.is_empty() {
+                if around.metadata.resource_version.is_empty() {
+                    return Err(unreadable("it has no version".to_owned()));
+                }
+                return Ok(around.metadata.resource_version);
+            }
+            if around.metadata.next == next {
+                return Err(unreadable("its next page is the same page".to_owned()));
+            }
+            next = around.metadata.next;
         }
     }
+}
+
+/// With kind and version, which the server leaves out of lists.
+fn whole(resource: &Resource, mut object: Value) -> Value {
+    if let Some(map) = object.as_object_mut() {
+        map.insert("kind".to_owned(), resource.kind.kind.as_str().into());
+        map.insert("apiVersion".to_owned(), resource.api_version.as_str().into());
+    }
+    object
 }
 
 /// For a query: everything but letters, digits and a few marks as `%XX`.
@@ -128,15 +160,10 @@ pub(super) fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Page, encoded};
+    use super::encoded;
 
     #[test]
-    fn absent_is_not_empty() {
-        let items = |text: &str| serde_json::from_str::<Page<u8>>(text).unwrap().items;
-        assert_eq!(items(r#"{"metadata":{},"items":[1]}"#), Some(vec![1]));
-        assert_eq!(items(r#"{"metadata":{},"items":null}"#), Some(vec![]));
-        assert_eq!(items(r#"{"metadata":{}}"#), None);
-        assert!(serde_json::from_str::<Page<u8>>("{}").is_err());
+    fn queries() {
         assert_eq!(encoded("a=b,c in (d)"), "a%3Db%2Cc%20in%20%28d%29");
     }
 }

@@ -5,6 +5,7 @@
 
 mod discovery;
 mod error;
+mod items;
 mod list;
 mod meta;
 mod watch;
@@ -101,8 +102,13 @@ impl Api {
     /// # Errors
     /// When it can't be asked.
     pub async fn rediscover(&self) -> Result<Arc<Resources>, ApiError> {
-        *self.discovered.lock().await = None;
+        self.forget_resources().await;
         self.resources().await
+    }
+
+    /// What the server knows has changed: it is asked when that is needed next.
+    pub async fn forget_resources(&self) {
+        *self.discovered.lock().await = None;
     }
 
     /// An object; `None` where the server says that there is none.
@@ -144,13 +150,39 @@ impl Api {
         body: &[u8],
         dry_run: bool,
     ) -> Result<Value, ApiError> {
+        self.apply_as("application/json", resource, (namespace, name), body, dry_run).await
+    }
+
+    /// The same; of what the object is then its metadata alone, on the wire, too.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn apply_meta(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        body: &[u8],
+        dry_run: bool,
+    ) -> Result<Meta, ApiError> {
+        self.apply_as(META, resource, (namespace, name), body, dry_run).await
+    }
+
+    async fn apply_as<T: DeserializeOwned>(
+        &self,
+        accept: &'static str,
+        resource: &Resource,
+        (namespace, name): (Option<&str>, &str),
+        body: &[u8],
+        dry_run: bool,
+    ) -> Result<T, ApiError> {
         let dry = if dry_run { "&dryRun=All" } else { "" };
         let path = format!("{}?fieldManager={MANAGER}&force=true{dry}", resource.path(namespace, Some(name)));
         let secret = resource.kind.is("", "Secret");
         let request = Request {
             method: Method::PATCH,
             path: &path,
-            accept: "application/json",
+            accept,
             body: Some(("application/apply-patch+yaml", body)),
             limit: Some(ANSWER),
         };
@@ -386,18 +418,22 @@ async fn refusal(mut response: Response) -> Vec<u8> {
 
 fn unreachable(server: &str, error: reqwest::Error) -> ApiError {
     let text = error::chain(&error);
-    let hint = if text.contains("NotValidYet") || text.contains("not valid yet") {
-        Some("its certificate is not valid yet by this device's clock: check the time service")
+    // In words of its own: those of TLS name the time, and so change with it.
+    let (hint, words) = if text.contains("NotValidYet") || text.contains("not valid yet") {
+        (Some("check the time service"), Some("its certificate is not valid yet by this device's clock"))
     } else if text.contains("Expired") || text.contains("expired") {
-        Some("its certificate has expired by this device's clock: check the time service, else renew it")
+        let words = "its certificate has expired by this device's clock";
+        (Some("check the time service, else renew it"), Some(words))
     } else if text.contains("UnknownIssuer") {
-        Some("the kubeconfig's certificate authority is not the server's: the cluster may have been made anew")
+        let hint = "the kubeconfig's certificate authority is not the server's: the cluster may have been made anew";
+        (Some(hint), None)
     } else if error.is_connect() {
-        Some("see whether k3s (or the API server) runs; the agent tries again by itself")
+        (Some("see whether k3s (or the API server) runs; the agent tries again by itself"), None)
     } else {
-        None
+        (None, None)
     };
-    ApiError::Unreachable { server: server.to_owned(), hint: hint.map(str::to_owned), source: Box::new(error) }
+    let source = words.map_or_else(|| error.into(), Into::into);
+    ApiError::Unreachable { server: server.to_owned(), hint: hint.map(str::to_owned), source }
 }
 
 /// A kind's name for messages about listings.

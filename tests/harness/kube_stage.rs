@@ -1,13 +1,12 @@
 //! A device with Kubernetes apps in a namespace of its own, and a Git host.
 
-pub mod faults;
-
 use std::path::Path;
+use std::process::Command;
 
-use harness::cluster::Cluster;
-use harness::device::{Device, Setup};
-use harness::forge::Forge;
-use harness::repo::Repo;
+use crate::cluster::Cluster;
+use crate::device::{Device, Setup};
+use crate::forge::Forge;
+use crate::repo::Repo;
 use serde_json::{Value, json};
 
 /// See the module.
@@ -89,9 +88,15 @@ impl Stage {
 
     /// Starts the agent; `kubectl` is the device's own.
     pub fn start(&mut self) {
+        self.start_with(|_, _| {});
+    }
+
+    /// The same, with more to its command line.
+    pub fn start_with(&mut self, more: impl FnOnce(&Device, &mut Command)) {
         let mut command = self.device.command(&["run"]);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.device.folder.join("bin").display()));
+        more(&self.device, &mut command);
         self.device.start_by(command);
         self.device.wait_up();
     }

@@ -1,0 +1,163 @@
+//! The device loop on a real Kubernetes API server where something is wrong
+//! around the objects: webhooks, clocks, other managers, limits.
+
+use std::time::Duration;
+
+use harness::between::{Between, Fault};
+use harness::clock::{EPOCH, RIGHT, set, told};
+use harness::cluster::Cluster;
+use harness::kube_stage::{Stage, config_map};
+use harness::stage::condition;
+use harness::wait::{never, until};
+use harness::webhook::Webhook;
+use serde_json::{Value, json};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Refuses some values: one at once, one only when it is meant.
+fn house_rules(request: &Value) -> Option<&'static str> {
+    match request["object"]["data"]["value"].as_str() {
+        Some("ugly") => Some("no ugly values in this house"),
+        Some("treacherous") if request["dryRun"] != true => Some("on second thoughts: no"),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_webhook_that_refuses_is_quoted_and_nothing_is_lost() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let space = stage.space.clone();
+    let value = |name: &str| cluster.get(&space, "configmap", name)["data"]["value"].clone();
+    stage.manifest("shop", "x.yaml", &[config_map("a", "1"), config_map("b", "1")]);
+    let good = stage.pushed("first");
+    let _webhook = Webhook::start(cluster, &space, house_rules);
+
+    // Refused where it is tried: nothing was changed.
+    stage.manifest("shop", "x.yaml", &[config_map("a", "2"), config_map("b", "ugly"), config_map("c", "1")]);
+    let bad = stage.push("ugly");
+    let status = stage.device.wait_stalled(&good, &bad, 60);
+    assert!(status["conditions"].to_string().contains("no ugly values in this house"), "{status:#}");
+    assert_eq!((value("a"), value("b"), value("c")), ("1".into(), "1".into(), Value::Null));
+
+    // Refused when it is meant: what was applied before it goes back.
+    stage.manifest("shop", "x.yaml", &[config_map("a", "2"), config_map("b", "treacherous"), config_map("c", "1")]);
+    let bad = stage.push("treacherous");
+    let status = stage.device.wait_stalled(&good, &bad, 90);
+    assert!(status["conditions"].to_string().contains("on second thoughts: no"), "{status:#}");
+    assert_eq!((value("a"), value("b"), value("c")), ("1".into(), "1".into(), Value::Null));
+}
+
+#[test]
+fn a_webhook_that_is_down_is_waited_for() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let space = stage.space.clone();
+    let value = |name: &str| cluster.get(&space, "configmap", name)["data"]["value"].clone();
+    stage.manifest("shop", "x.yaml", &[config_map("a", "1")]);
+    stage.pushed("first");
+    let mut webhook = Webhook::start(cluster, &space, house_rules);
+    webhook.down();
+    stage.manifest("shop", "x.yaml", &[config_map("a", "2"), config_map("b", "1")]);
+    let next = stage.push("next");
+    let status = stage
+        .device
+        .wait("it says what fails", 40, |status| status["conditions"].to_string().contains("failed calling webhook"));
+    assert!(status["conditions"].to_string().contains("connection refused"), "{status:#}");
+    assert_eq!(status["blocked"], json!([]), "no revision is to blame");
+    never("it changes something", Duration::from_secs(2), || value("a") != "1" || value("b") != Value::Null);
+    webhook.up();
+    stage.device.wait_steady(&next, 90);
+    assert_eq!((value("a"), value("b")), ("2".into(), "1".into()));
+}
+
+#[test]
+fn an_api_certificate_that_is_not_valid_yet_is_waited_for() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let space = stage.space.clone();
+    let value = |name: &str| cluster.get(&space, "configmap", name)["data"]["value"].clone();
+    stage.manifest("shop", "x.yaml", &[config_map("a", "1"), config_map("b", "1")]);
+    let good = stage.pushed("first");
+    stage.device.kill();
+
+    // In 1970 by its clock; meanwhile the objects drift, and one is to go.
+    cluster.kubectl(&["-n", &space, "patch", "configmap", "a", "-p", r#"{"data":{"value":"drifted"}}"#]);
+    stage.manifest("shop", "x.yaml", &[config_map("a", "1")]);
+    let next = stage.repo.commit("b goes");
+    stage.repo.push(&stage.forge.url(), true);
+    set(&stage.device, EPOCH);
+    stage.start_with(told);
+    stage.device.sync();
+    let status = stage.device.wait("it says what is wrong", 40, |status| {
+        condition(status, "Observed").is_some() && condition(status, "ClockSet").is_some()
+    });
+    let said = condition(&status, "Observed").expect("just seen");
+    assert_eq!(said["reason"], "RuntimeUnreachable");
+    let words = said["message"].to_string();
+    assert!(words.contains("certificate is not valid yet by this device's clock"), "{words}");
+    assert!(words.contains("hint: check the time service"), "{words}");
+    assert_eq!((&status["phase"], &status["revision"]), (&"steady".into(), &Value::from(good.as_str())));
+    assert_eq!(status["blocked"], json!([]));
+    never("it touches something", Duration::from_secs(4), || value("a") != "drifted" || value("b") != "1");
+    assert!(stage.device.log().contains("\"1970-01-02T"), "it was not seen by that clock");
+
+    set(&stage.device, RIGHT);
+    stage.device.sync();
+    let status = stage.device.wait_steady(&next, 90);
+    until("drift is repaired and b is gone", LONG, || (value("a") == "1" && value("b") == Value::Null).then_some(()));
+    assert!(condition(&status, "ClockSet").is_none(), "{status:#}");
+    stage.device.wait("nothing is left to say", 30, |status| status["conditions"] == json!([]));
+}
+
+#[test]
+fn what_appears_between_the_look_and_the_first_apply_is_not_overwritten() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space.clone(), &[("shop", "")], "");
+    stage.manifest("shop", "x.yaml", &[config_map("ours", "1")]);
+    let good = stage.pushed("first");
+    let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "namespace": space}, "data": {"other": "theirs"}});
+    cluster.apply(&theirs.to_string());
+    // As if it had come a moment later: no look shows it.
+    between.set(Fault::Hidden("theirs"));
+    stage.manifest("shop", "x.yaml", &[config_map("ours", "1"), config_map("theirs", "burgee")]);
+    let refused = stage.push("wants theirs");
+    until("it is about to be made", LONG, || stage.device.log().contains("ConfigMap/").then_some(()));
+    let untouched = || {
+        let found = cluster.get(&space, "configmap", "theirs");
+        found["data"] == json!({"other": "theirs"}) && found["metadata"]["labels"] == Value::Null
+    };
+    never("it is written", Duration::from_secs(8), || !untouched());
+    assert!(stage.device.log().contains("planning anew"), "{}", stage.device.log());
+    // Once it can be seen, it is named.
+    between.set(Fault::None);
+    let status = stage.device.wait_stalled(&good, &refused, 120);
+    assert!(status["conditions"].to_string().contains("is not burgee's (written by test)"), "{status:#}");
+    assert!(untouched());
+}
+
+#[test]
+fn a_field_that_another_manager_took_is_taken_back_and_its_own_are_left() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "drift: {mode: report}\n")]);
+    let space = stage.space.clone();
+    let get = || cluster.get(&space, "configmap", "map");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    stage.pushed("first");
+    let taken = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "map", "namespace": space}, "data": {"value": "taken", "more": "theirs"}});
+    let file = stage.device.folder.join("taken.json");
+    std::fs::write(&file, taken.to_string()).expect("a file");
+    let file = file.display().to_string();
+    cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "--field-manager=thief", "-f", &file]);
+    // Reported with who did it; only reported.
+    let status = stage.device.wait("it is told", 60, |status| status["apps"][0]["sync"] == "out-of-sync");
+    let said = status["apps"][0]["message"].to_string();
+    assert!(said.contains("data.value: changed, by thief"), "{said}");
+    assert_eq!(get()["data"]["value"], "taken");
+    // A new revision takes the field back, by force, and leaves what is not its own.
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2")]);
+    stage.pushed("second");
+    assert_eq!(get()["data"], json!({"value": "2", "more": "theirs"}));
+}

@@ -1,0 +1,223 @@
+//! Health on a real Kubernetes: pods that run on a node, and custom resources
+//! whose ways are known. No controller of theirs runs here: what it would write
+//! into a status, kubectl does.
+
+use std::time::Duration;
+
+use harness::cluster::Cluster;
+use harness::kube_stage::{Stage, config_map};
+use harness::wait::until;
+use serde_json::{Value, json};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn web(image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{
+                        "name": "web", "image": image, "imagePullPolicy": "IfNotPresent",
+                        "command": ["/bin/sh", "-c", "echo up; exec httpd -f -p 8080 -h /www"],
+                        "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1},
+                    }],
+                },
+            },
+        },
+    })
+}
+
+#[test]
+fn pods_that_run_and_an_image_that_does_not_exist() {
+    let cluster = Cluster::shared_with_node();
+    cluster.image("localhost/web:1", &[("www/index.html", "one")]);
+    let mut stage = Stage::new(cluster, &[("shop", "health: {timeout: 25s, soak: 1s}\n")]);
+    let space = stage.space.clone();
+    stage.manifest("shop", "x.yaml", &[web("localhost/web:1"), config_map("map", "1")]);
+    let good = stage.pushed("first");
+    let status = stage.device.wait("it is healthy", 30, |status| status["apps"][0]["health"] == "healthy");
+    assert_eq!(status["apps"][0]["message"], Value::Null, "{status:#}");
+    let serves = || cluster.kubectl(&["exec", "deployment/web", "-n", &space, "--", "cat", "/www/index.html"]);
+    assert_eq!(serves(), "one");
+    let pods =
+        || cluster.kubectl(&["get", "pods", "-n", &space, "-l", "app=web", "-o", "jsonpath={.items[*].metadata.uid}"]);
+    let before = pods();
+    let logs = stage.device.call(&["logs", "shop"]);
+    assert!(String::from_utf8_lossy(&logs.stdout).contains("up"), "{logs:?}");
+
+    // Nobody has the image: said by the pod, long before the time-out.
+    stage.manifest("shop", "x.yaml", &[web("localhost/missing:1"), config_map("map", "2")]);
+    let bad = stage.push("no such image");
+    let words = |said: &str| {
+        said.contains("Deployment.apps")
+            && said.contains("container web: ")
+            && (said.contains("ImagePullBackOff: ") || said.contains("ErrImagePull: "))
+            && said.contains("localhost/missing:1")
+    };
+    let status = stage.device.wait("it is degraded, in the pod's words", 24, |status| {
+        status["apps"][0]["health"] == "degraded" && words(&status["apps"][0]["message"].to_string())
+    });
+    assert_eq!(status["phase"], "probing", "before its time is over: {status:#}");
+    let status = stage.device.wait_stalled(&good, &bad, 60);
+    assert!(words(&status["conditions"].to_string()), "{status:#}");
+    // The old pods serve as before: they were never away.
+    until("the new pod is gone", LONG, || (pods() == before).then_some(()));
+    assert_eq!(serves(), "one");
+    assert_eq!(cluster.get(&space, "configmap", "map")["data"]["value"], "1");
+}
+
+/// A definition as its project has it, as far as burgee looks: any fields, and
+/// a status of its own.
+fn definition(group: &str, version: &str, plural: &str, kind: &str) -> String {
+    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
+            "versions": [{
+                "name": version, "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": any, "status": any}}},
+            }],
+        },
+    })
+    .to_string()
+}
+
+/// What a controller would write.
+fn says(cluster: &Cluster, space: &str, kind: &str, name: &str, status: &Value) {
+    let patch = json!({"status": status}).to_string();
+    until("the object is there", LONG, || {
+        cluster
+            .try_kubectl(&["patch", kind, name, "-n", space, "--subresource=status", "--type=merge", "-p", &patch])
+            .ok()
+    });
+}
+
+#[test]
+fn rollouts_and_sealed_secrets_are_judged_by_their_own_words() {
+    let cluster = Cluster::shared_with_node();
+    cluster.apply(&definition("argoproj.io", "v1alpha1", "rollouts", "Rollout"));
+    cluster.apply(&definition("bitnami.com", "v1alpha1", "sealedsecrets", "SealedSecret"));
+    for name in ["rollouts.argoproj.io", "sealedsecrets.bitnami.com"] {
+        cluster.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            &format!("customresourcedefinition/{name}"),
+            "--timeout=30s",
+        ]);
+    }
+    let object = |kind: &str, version: &str, spec: Value| json!({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+    let rollout = |replicas: u32| object("Rollout", "argoproj.io/v1alpha1", json!({"replicas": replicas}));
+    let sealed =
+        |text: &str| object("SealedSecret", "bitnami.com/v1alpha1", json!({"encryptedData": {"password": text}}));
+    let unsealed = |yes: bool| {
+        let status = if yes { "True" } else { "False" };
+        json!({"observedGeneration": 1, "conditions": [{"type": "Synced", "status": status, "message": "no key could decrypt secret (password)"}]})
+    };
+    let mut stage = Stage::new(cluster, &[("shop", "health: {timeout: 12s, soak: 300ms}\n")]);
+    let space = stage.space.clone();
+
+    // Not seen by a controller is not well; well is what it says.
+    stage.manifest("shop", "x.yaml", &[rollout(1), sealed("AgB1")]);
+    let good = stage.push("first");
+    let status =
+        stage.device.wait("it waits for the controllers", 40, |status| status["apps"][0]["health"] == "progressing");
+    assert_eq!(status["phase"], "probing", "{status:#}");
+    says(cluster, &space, "rollouts.argoproj.io", "x", &json!({"phase": "Healthy", "observedGeneration": "1"}));
+    says(cluster, &space, "sealedsecrets.bitnami.com", "x", &unsealed(true));
+    stage.device.wait_steady(&good, 60);
+
+    // Degraded, in the controller's words.
+    stage.manifest("shop", "x.yaml", &[rollout(2), sealed("AgB1")]);
+    let bad = stage.push("a bad rollout");
+    until("it is applied", LONG, || {
+        (cluster.get(&space, "rollouts.argoproj.io", "x")["spec"]["replicas"] == 2).then_some(())
+    });
+    says(
+        cluster,
+        &space,
+        "rollouts.argoproj.io",
+        "x",
+        &json!({"phase": "Degraded", "message": "ProgressDeadlineExceeded: web-7d", "observedGeneration": "2"}),
+    );
+    let status = stage.device.wait_stalled(&good, &bad, 60);
+    assert!(status["conditions"].to_string().contains("ProgressDeadlineExceeded: web-7d"), "{status:#}");
+    assert_eq!(cluster.get(&space, "rollouts.argoproj.io", "x")["spec"]["replicas"], 1);
+    says(
+        cluster,
+        &space,
+        "rollouts.argoproj.io",
+        "x",
+        &json!({"phase": "Healthy", "message": "", "observedGeneration": "3"}),
+    );
+
+    stage.manifest("shop", "x.yaml", &[rollout(1), sealed("broken")]);
+    let bad = stage.push("a secret that nobody can open");
+    until("it is applied", LONG, || {
+        (cluster.get(&space, "sealedsecrets.bitnami.com", "x")["spec"]["encryptedData"]["password"] == "broken")
+            .then_some(())
+    });
+    says(
+        cluster,
+        &space,
+        "sealedsecrets.bitnami.com",
+        "x",
+        &json!({"observedGeneration": 2, "conditions": unsealed(false)["conditions"]}),
+    );
+    let status = stage.device.wait_stalled(&good, &bad, 60);
+    assert!(status["conditions"].to_string().contains("no key could decrypt secret"), "{status:#}");
+}
+
+#[test]
+fn a_helm_chart_is_as_well_as_its_job() {
+    let cluster = Cluster::shared_with_node();
+    cluster.image("localhost/helm:1", &[]);
+    cluster.apply(&definition("helm.cattle.io", "v1", "helmcharts", "HelmChart"));
+    cluster.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "customresourcedefinition/helmcharts.helm.cattle.io",
+        "--timeout=30s",
+    ]);
+    let chart = |version: &str| json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", "metadata": {"name": "db"}, "spec": {"chart": "db", "version": version}});
+    let mut stage = Stage::new(cluster, &[("shop", "health: {timeout: 30s, soak: 300ms}\n")]);
+    let space = stage.space.clone();
+    // As k3s's controller does: a Job by this name, made anew for each change.
+    let install = |command: &str| {
+        let _ = cluster.try_kubectl(&["delete", "job", "helm-install-db", "-n", &space, "--wait=true"]);
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "helm-install-db", "namespace": space},
+            "spec": {"backoffLimit": 0, "template": {"spec": {
+                "restartPolicy": "Never",
+                "containers": [{"name": "helm", "image": "localhost/helm:1", "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", command]}],
+            }}},
+        });
+        cluster.apply(&job.to_string());
+        says(cluster, &space, "helmcharts.helm.cattle.io", "db", &json!({"jobName": "helm-install-db"}));
+    };
+    let version = || cluster.get(&space, "helmcharts.helm.cattle.io", "db")["spec"]["version"].clone();
+
+    stage.manifest("shop", "x.yaml", &[chart("1")]);
+    let good = stage.push("first");
+    until("it is applied", LONG, || (version() == "1").then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(stage.device.status().expect("a status")["phase"], "probing", "no Job, no health");
+    install("sleep 2; true");
+    stage.device.wait_steady(&good, 60);
+
+    stage.manifest("shop", "x.yaml", &[chart("2")]);
+    let bad = stage.push("second");
+    until("it is applied", LONG, || (version() == "2").then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    install("echo INSTALLATION FAILED; exit 1");
+    let status = stage.device.wait_stalled(&good, &bad, 90);
+    let said = status["conditions"].to_string();
+    assert!(said.contains("HelmChart.helm.cattle.io") && said.contains("Job helm-install-db"), "{said}");
+    assert_eq!(version(), "1");
+}
