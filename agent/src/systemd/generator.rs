@@ -10,7 +10,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{self, settings::Settings};
+use crate::config::settings::Settings;
+use crate::config::{self, Inputs};
 
 const NAME: &str = "burgee-agent-generator";
 const DROP_IN: &str = "burgee-agent.service.d/50-paths.conf";
@@ -39,12 +40,21 @@ pub fn called(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
 
 fn write(folder: &Path) -> Result<(), String> {
     let inputs = config::read(None, &[]).map_err(|error| error.to_string())?;
-    // Not enrolled yet, or wrong: the agent will not run, or says it better.
-    let Ok(settings) = inputs.settings() else { return Ok(()) };
+    // Wrong: the agent says it better.
+    let Some(settings) = settings(inputs) else { return Ok(()) };
     let path = folder.join(DROP_IN);
     let failed = |error: std::io::Error| format!("writing {} failed: {error}", path.display());
     std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(failed)?;
     std::fs::write(&path, drop_in(&settings)).map_err(failed)
+}
+
+/// The settings, whatever the device's name: what a name is made of (a network
+/// card) may not be there yet so early in a boot.
+fn settings(mut inputs: Inputs) -> Option<Settings> {
+    inputs.settings().ok().or_else(|| {
+        inputs.add_flag("device.name=not-known-yet").ok()?;
+        inputs.settings().ok()
+    })
 }
 
 /// The text of the drop-in.
@@ -61,6 +71,11 @@ fn drop_in(settings: &Settings) -> String {
         let _ = writeln!(text, "ExecStartPre=+-/bin/mkdir -p -- \"{}\"", word.replace('$', "$$"));
         let _ = writeln!(text, "ReadWritePaths=\"-{word}\"");
     }
+    // The file alone, to be emptied: the root of trust may lie beside it.
+    let token = settings.hub.as_ref().and_then(|hub| hub.token_file.as_ref()).and_then(|path| path.to_str());
+    if let Some(word) = token.filter(|path| !path.contains(['\n', '\r'])).map(escaped) {
+        let _ = writeln!(text, "ReadWritePaths=\"-{word}\"");
+    }
     text
 }
 
@@ -71,14 +86,15 @@ fn escaped(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{called, drop_in};
+    use super::{called, drop_in, settings};
     use crate::config::Inputs;
 
     #[test]
     fn what_may_be_written_is_what_the_settings_name() {
         let mut inputs = Inputs::default();
         let text = "[device]\nname = \"a\"\n[source]\nurl = \"https://example.com/fleet.git\"\n\
-            [runtime.files]\nroot = \"/mnt\"\nallow = [\"/etc/till\", \"/srv/50% \\\"off\\\" $HOME\"]\n[store]\npath = \"/data/burgee\"\n";
+            [runtime.files]\nroot = \"/mnt\"\nallow = [\"/etc/till\", \"/srv/50% \\\"off\\\" $HOME\"]\n[store]\npath = \"/data/burgee\"\n\
+            [hub]\nurl = \"https://hub.example.com\"\ntoken_file = \"join-token\"\n";
         inputs.add_text(text, "agent.toml", std::path::Path::new("/etc/burgee").into()).unwrap();
         let made = drop_in(&inputs.settings().unwrap());
         let lines: Vec<&str> = made.lines().skip(2).collect();
@@ -91,8 +107,21 @@ mod tests {
                 "ReadWritePaths=\"-/mnt/srv/50%% \\\"off\\\" $HOME\"",
                 "ExecStartPre=+-/bin/mkdir -p -- \"/data/burgee\"",
                 "ReadWritePaths=\"-/data/burgee\"",
+                "ReadWritePaths=\"-/etc/burgee/join-token\"",
             ]
         );
+    }
+
+    #[test]
+    fn a_name_that_can_not_be_made_yet_hides_nothing() {
+        let mut inputs = Inputs::default();
+        let text =
+            "[device]\nname = \"{uuid}\"\n[source]\nurl = \"/fleet\"\n[runtime.files]\nallow = [\"/etc/till\"]\n";
+        inputs.add_text(text, "agent.toml", std::path::Path::new("/etc/burgee").into()).unwrap();
+        let made = drop_in(&settings(inputs.clone()).unwrap());
+        assert!(made.contains("ReadWritePaths=\"-/etc/till\""), "{made}");
+        inputs.add_flag("source.branch=..").unwrap();
+        assert!(settings(inputs).is_none(), "what is wrong in itself is not written");
     }
 
     #[test]
