@@ -23,8 +23,11 @@ pub enum Fault {
     EmptyList,
     /// The `ConfigMap` of that name is not there for who asks for it.
     Hidden(&'static str),
-    /// 503 to half of what is asked about a `ConfigMap`, and no word on when to come again.
+    /// 503 to a quarter of what is asked about a `ConfigMap`, and no word on when to come again.
     Busy,
+    /// A watch of `ConfigMap`s gets no answer: it leads to this port, where
+    /// nobody takes what comes.
+    WatchHangs(u16),
 }
 
 /// See the module.
@@ -70,7 +73,7 @@ impl Between {
         Self { kubeconfig, port, upstream: cluster.address(), folder, _nginx: nginx }
     }
 
-    /// Every request that has ended: method and path with query. A watch has
+    /// Every request that has ended: method, path with query, and status. A watch has
     /// not, for as long as it lasts.
     pub fn asked(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.folder.path().join("asked.log")).unwrap_or_default();
@@ -105,11 +108,12 @@ fn write(path: &Path, folder: &str, port: u16, upstream: &str, fault: Fault) {
         Fault::Error => format!("{lists} {{ return 500 '{{}}'; }}"),
         Fault::EmptyList => format!("{lists} {{ default_type application/json; return 200 '{{\"kind\":\"List\",\"metadata\":{{\"resourceVersion\":\"1\"}},\"items\":[]}}'; }}"),
         Fault::Hidden(name) => format!("location ~ /configmaps/{name}$ {{ default_type application/json; if ($request_method = GET) {{ return 404 '{missing}'; }} {pass} }}"),
-        Fault::Busy => "location ~ ^/api/v1/namespaces/[^/]+/configmaps/ { set $turn $request_id; if ($turn ~ ^[0-7]) { return 503 '{}'; } PASS }".replace("PASS", &pass),
+        Fault::WatchHangs(port) => "location ~ ^/api/v1/configmaps$ { if ($arg_watch = true) { proxy_pass http://127.0.0.1:PORT; } PASS }".replace("PORT", &port.to_string()).replace("PASS", &pass),
+        Fault::Busy => "location ~ ^/api/v1/namespaces/[^/]+/configmaps/ { set $turn $request_id; if ($turn ~ ^[0-3]) { return 503 '{}'; } PASS }".replace("PASS", &pass),
     };
     let api = upstream.trim_start_matches("https://");
     let text = format!(
-        "pid nginx.pid;\nworker_shutdown_timeout 1s;\nevents {{}}\nhttp {{\nlog_format asked '$request_method $request_uri';\naccess_log {folder}/asked.log asked;\nclient_max_body_size 0;\nkeepalive_requests 100000;\nupstream api {{ server {api}; keepalive 16; }}\nclient_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\nserver {{\nlisten 127.0.0.1:{port} ssl;\nssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;\n{lie}\nlocation / {{ {pass} }}\n}}\n}}\n"
+        "pid nginx.pid;\nworker_shutdown_timeout 1s;\nevents {{}}\nhttp {{\nlog_format asked '$request_method $request_uri $status';\naccess_log {folder}/asked.log asked;\nclient_max_body_size 0;\nkeepalive_requests 100000;\nupstream api {{ server {api}; keepalive 16; }}\nclient_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\nserver {{\nlisten 127.0.0.1:{port} ssl;\nssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;\n{lie}\nlocation / {{ {pass} }}\n}}\n}}\n"
     );
     std::fs::write(path, text).expect("nginx.conf");
 }

@@ -1,7 +1,7 @@
 //! Loopback ports and the simplest of HTTP.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// A port that was free a moment ago.
@@ -17,6 +17,30 @@ pub fn welcoming_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let port = listener.local_addr().expect("its address").port();
     std::thread::spawn(move || listener.incoming().for_each(drop));
+    port
+}
+
+/// A port on another loopback address that leads to one on `127.0.0.1`, until
+/// the process ends.
+#[must_use]
+pub fn forward(address: &str, to: u16) -> u16 {
+    let listener = TcpListener::bind((address, 0)).expect("a loopback port");
+    let port = listener.local_addr().expect("its address").port();
+    let pass = |mut from: TcpStream, mut to: TcpStream| {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+            if let (Ok(back), Ok(answer)) = (server.try_clone(), client.try_clone()) {
+                pass(client, server);
+                pass(back, answer);
+            }
+        }
+    });
     port
 }
 

@@ -81,9 +81,8 @@ fn programs() -> PathBuf {
 }
 
 fn built() -> PathBuf {
-    bin("burgee-hub");
-    bin("burgee");
-    bin("burgee-agent").parent().expect("a folder").to_owned()
+    let [agent, ..] = ["burgee-agent", "burgee-hub", "burgee"].map(bin);
+    agent.parent().expect("a folder").to_owned()
 }
 
 /// Builds static programs for `target`, unless they are up to date: debug ones,

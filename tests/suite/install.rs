@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use harness::net::{answers, free_port};
 use harness::packages::{FIRST, NEXT, Releases};
-use harness::process::{output, run};
+use harness::process::{Running, output, run};
 use harness::systemd::{Machine, PLAIN};
 use harness::wait::until;
 
@@ -232,6 +233,35 @@ fn installs_upgrades_and_uninstalls_in_an_image() {
     assert_eq!(text("etc/burgee/hub.key"), "mine");
     fs::remove_file(at("etc/burgee/hub.key")).expect("a file");
     assert_eq!(stage.files(), empty);
+}
+
+#[test]
+fn a_release_at_an_address_is_verified_alike() {
+    let stage = Stage::new();
+    let release = stage.copy(FIRST);
+    let port = free_port();
+    let folder = stage.folder.path();
+    let config = format!(
+        "pid {0}/nginx.pid;\nuser root;\nevents {{}}\nhttp {{ access_log off; server {{ listen 127.0.0.1:{port}; root {0}; }} }}\n",
+        folder.display()
+    );
+    fs::write(folder.join("nginx.conf"), config).expect("nginx.conf");
+    let mut nginx = Command::new("nginx");
+    nginx.arg("-c").arg(folder.join("nginx.conf")).arg("-p").arg(folder).args(["-e", "error.log", "-g", "daemon off;"]);
+    let _nginx = Running::start(&mut nginx, &folder.join("nginx.log"));
+    until("nginx", Duration::from_secs(10), || answers(port).then_some(()));
+
+    let from = format!("http://127.0.0.1:{port}/release-{FIRST}");
+    // The installer itself is elsewhere.
+    let alone = folder.join("alone");
+    fs::create_dir(&alone).expect("a folder");
+    fs::copy(release.join("install.sh"), alone.join("install.sh")).expect("the installer");
+    flip(&release.join(tarball(FIRST)));
+    stage.refuses("a changed tarball", &alone, &["--from", &from], 3, "is not what was signed");
+    stage.refuses("nothing there", &alone, &["--from", &format!("{from}/none")], 3, "there is no SHA256SUMS");
+    stage.copy(FIRST);
+    stage.installs(&alone, &["--from", &from, "cli"]);
+    run(Command::new(stage.root().join("usr/local/bin/burgee")).arg("--version"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use harness::between::{Between, Fault};
 use harness::clock::{EPOCH, RIGHT, set, told};
 use harness::cluster::Cluster;
 use harness::kube_stage::{Stage, config_map};
+use harness::net::forward;
 use harness::stage::condition;
 use harness::wait::{never, until};
 use harness::webhook::Webhook;
@@ -160,4 +161,106 @@ fn a_field_that_another_manager_took_is_taken_back_and_its_own_are_left() {
     stage.manifest("shop", "x.yaml", &[config_map("map", "2")]);
     stage.pushed("second");
     assert_eq!(get()["data"], json!({"value": "2", "more": "theirs"}));
+}
+
+#[test]
+fn what_kubectl_applied_is_adopted_with_all_its_fields() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "adopt: true\n")]);
+    let space = stage.space.clone();
+    let get = || cluster.get(&space, "configmap", "map");
+    let former = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "map", "namespace": space, "labels": {"old": "yes"}}, "data": {"value": "kubectl", "old": "x"}});
+    let file = stage.device.folder.join("former.json");
+    std::fs::write(&file, former.to_string()).expect("a file");
+    cluster.kubectl(&["apply", "-f", &file.display().to_string()]);
+    cluster.kubectl(&[
+        "-n",
+        &space,
+        "patch",
+        "configmap",
+        "map",
+        "--field-manager=controller",
+        "-p",
+        r#"{"data":{"more":"theirs"}}"#,
+    ]);
+    let uid = get()["metadata"]["uid"].clone();
+    stage.manifest("shop", "x.yaml", &[config_map("map", "burgee")]);
+    stage.pushed("adopt");
+    let map = get();
+    assert_eq!(
+        map["data"],
+        json!({"value": "burgee", "more": "theirs"}),
+        "kubectl's own field is gone, the controller's is not"
+    );
+    assert_eq!((&map["metadata"]["labels"]["old"], &map["metadata"]["uid"]), (&Value::Null, &uid));
+    assert_eq!(map["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"], Value::Null);
+}
+
+#[test]
+fn a_busy_server_is_asked_again_and_a_namespace_too_many_is_passed_by() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space.clone(), &[("shop", "")], "");
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": space, "namespace": space}, "rules": []});
+    let maps = |value: &str| -> Vec<Value> {
+        (0..12).map(|n| config_map(&format!("map-{n}"), value)).chain([role.clone()]).collect()
+    };
+    stage.manifest("shop", "x.yaml", &maps("1"));
+    stage.pushed("first");
+    assert_eq!(cluster.get("", "clusterrole", &space)["metadata"]["labels"]["burgee.dev/app"], "shop");
+    between.set(Fault::Busy);
+    stage.manifest("shop", "x.yaml", &maps("2"));
+    stage.pushed("second");
+    let refused = between.asked().iter().filter(|line| line.ends_with(" 503")).count();
+    assert!(refused > 0, "it was never busy");
+    // Within the requests: no pass failed for it.
+    let log = stage.device.log();
+    assert!(!log.contains("planning anew") && !log.contains("trying again later"), "{log}");
+    assert_eq!(cluster.get(&space, "configmap", "map-11")["data"]["value"], "2");
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: []\n");
+    between.set(Fault::None);
+    stage.pushed("leaves");
+    assert_eq!(cluster.get("", "clusterrole", &space), Value::Null);
+}
+
+#[test]
+fn a_server_that_hangs_under_a_watch_hides_no_drift() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space.clone(), &[("shop", "")], "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    stage.pushed("first");
+    // It takes connections, and nobody takes them from it.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    between.set(Fault::WatchHangs(silent.local_addr().expect("its address").port()));
+    cluster.kubectl(&["-n", &space, "patch", "configmap", "map", "-p", r#"{"data":{"value":"drifted"}}"#]);
+    until("drift is seen all the same", Duration::from_secs(100), || {
+        (cluster.get(&space, "configmap", "map")["data"]["value"] == "1").then_some(())
+    });
+}
+
+#[test]
+fn a_certificate_of_another_name_is_taken_where_the_kubeconfig_says_so() {
+    let cluster = Cluster::shared();
+    // Reached by an address that the server's certificate does not name.
+    let port = cluster.address().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+    let reached = forward("127.0.0.2", port);
+    let text = cluster.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"]);
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    config["clusters"][0]["cluster"]["server"] = json!(format!("https://127.0.0.2:{reached}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kubeconfig");
+    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
+    let mut stage = Stage::by(&path, &cluster.kubectl_program(), cluster.namespace(), &[("shop", "")], "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    let first = stage.push("first");
+    stage.device.wait("it is refused", 30, |status| {
+        status["conditions"].to_string().contains("certificate not valid for name")
+    });
+    config["clusters"][0]["cluster"]["tls-server-name"] = json!("kubernetes.default");
+    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
+    stage.device.wait_steady(&first, 60);
+    assert_eq!(cluster.get(&stage.space, "configmap", "map")["data"]["value"], "1");
 }

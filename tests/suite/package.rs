@@ -21,7 +21,7 @@ fn write_app(stage: &Installed, text: &str) {
     stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [till]\n");
     stage.repo.write(
         "apps/till/app.yaml",
-        "runtime: files\nhealth: {timeout: 20s, soak: 500ms}\nfiles:\n  - {from: till.conf, to: /etc/till/, owner: \"daemon:daemon\"}\n  \
+        "runtime: files\nhealth: {timeout: 20s, soak: 500ms, checks: [{exec: [\"/usr/bin/test\", \"-e\", \"/run/till.seen\"]}]}\nfiles:\n  - {from: till.conf, to: /etc/till/, owner: \"daemon:daemon\"}\n  \
          - {from: till.service, to: /etc/systemd/system/}\nunits: [till.service]\n",
     );
     stage.repo.write("apps/till/files/till.conf", &format!("{text}\n"));
@@ -58,7 +58,7 @@ fn enrolled(stage: &Installed) -> String {
         "/etc/burgee/agent.toml",
         &format!(
             "[device]\nname = \"till-1\"\nlabels = {{ role = \"test\" }}\n[source]\nurl = \"{}\"\npoll_secs = 3600\n\
-             [runtime.files]\nallow = [\"/etc/till\", \"/etc/systemd/system\"]\n[hub]\nurl = \"http://127.0.0.1:8710\"\n",
+             [runtime.files]\nallow = [\"/etc/till\", \"/etc/systemd/system\"]\n[hub]\nurl = \"http://127.0.0.1:8710\"\n[health]\nexec = [\"/usr/bin/test\"]\n",
             stage.forge.url()
         ),
     );
@@ -122,6 +122,8 @@ fn a_day_of_the_deb(image: Image) {
     let mut stage = Installed::boot(image);
     let first = enrolled(&stage);
     let start = runs(&stage, "one");
+    let log = stage.done(&["burgee-agent", "logs", "till"]);
+    assert!(log.contains("Started till.service"), "{log}");
     is_confined(&stage);
     is_well_formed(&stage);
 
@@ -207,7 +209,7 @@ fn systemd_holds_the_hubs_sockets() {
     stage.done(&["dpkg", "--install", &Installed::deb("burgee-hub", FIRST)]);
     stage.done(&["systemctl", "stop", HUB]);
     stage.done(&["systemctl", "enable", "--now", "burgee-hub.socket"]);
-    let get = "exec 3<>/dev/tcp/127.0.0.1/8710; printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3";
+    let get = "exec 3<>/dev/tcp/127.0.0.1/8710; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3";
     // A connection starts it, and is answered by it.
     assert_eq!(stage.show(HUB, "ActiveState"), "inactive");
     let answer = stage.done(&["bash", "-ec", get]);
@@ -253,12 +255,17 @@ fn the_rpm_installs_upgrades_and_keeps_state() {
         ["burgee-agent", "burgee-hub", "burgee"]
             .map(|name| releases.of(version).join(format!("{name}-{version}-1.x86_64.rpm")).display().to_string())
     };
-    rpm(&["--install"], &packages(FIRST));
+    // The shell that the scripts need is Debian's, of which rpm knows nothing.
+    rpm(&["--install", "--nodeps"], &packages(FIRST));
     let listed = rpm(&["--query", "--all", "--queryformat", "%{name} %{version} %{arch}\n"], &[]);
     for name in ["burgee-agent", "burgee-hub", "burgee"] {
         assert!(listed.contains(&format!("{name} {FIRST} x86_64\n")), "{listed}");
     }
-    assert_eq!(rpm(&["--verify", "burgee-agent", "burgee"], &[]), "", "files, modes and links are as packed");
+    assert_eq!(
+        rpm(&["--verify", "--nodeps", "burgee-agent", "burgee"], &[]),
+        "",
+        "files, modes and links are as packed"
+    );
     // rpm ran its scripts in the machine's files, not beside its systemd.
     stage.done(&["systemctl", "daemon-reload"]);
     stage.done(&["systemd-sysusers"]);
@@ -266,7 +273,7 @@ fn the_rpm_installs_upgrades_and_keeps_state() {
     assert_eq!(stage.show(HUB, "ActiveState"), "active");
 
     stage.file("/etc/burgee/hub.toml", "data = \"/var/lib/burgee-hub\"\n# mine\n");
-    rpm(&["--upgrade"], &packages(NEXT));
+    rpm(&["--upgrade", "--nodeps"], &packages(NEXT));
     let kept = std::fs::read_to_string(stage.path("/etc/burgee/hub.toml")).expect("settings");
     assert!(kept.contains("# mine"), "{kept}");
     rpm(&["--erase", "burgee-agent", "burgee-hub", "burgee"], &[]);
@@ -314,12 +321,14 @@ fn the_hubs_image_serves_in_an_engine() {
          [page]\npassword_file = \"/etc/burgee/password\"\n",
     )
     .expect("a file");
+    docker(&["network", "create", "fleet"]);
     let port = free_port();
     let (mount, publish) = (format!("{}:/etc/burgee:ro", settings.display()), format!("127.0.0.1:{port}:8710"));
     let reference = format!("burgee-hub:{FIRST}");
     docker(&[
         "run",
         "--detach",
+        "--network=fleet",
         "--name",
         "hub",
         "--read-only",
@@ -342,6 +351,7 @@ fn the_hubs_image_serves_in_an_engine() {
     docker(&[
         "run",
         "--detach",
+        "--network=fleet",
         "--name",
         "hub",
         "-v",

@@ -98,7 +98,7 @@ impl Inputs {
         Ok(())
     }
 
-    pub(super) fn add_text(&mut self, text: &str, source: &str, folder: Arc<Path>) -> Result<(), ConfigError> {
+    pub(crate) fn add_text(&mut self, text: &str, source: &str, folder: Arc<Path>) -> Result<(), ConfigError> {
         let source: Arc<str> = source.into();
         let line =
             |offset: usize| text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;

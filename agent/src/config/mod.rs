@@ -94,14 +94,6 @@ pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Settings, ConfigErr
     read(file, flags)?.settings()
 }
 
-/// The name that a pattern gives this device as it is, whatever was kept.
-///
-/// # Errors
-/// In words: what the device lacks, or what is wrong with the pattern.
-pub fn made_anew(pattern: &str) -> Result<DeviceName, String> {
-    naming::expand(pattern, &facts::Facts::read(Path::new("/"))).map_err(|error| error.to_string())
-}
-
 /// Where the store is, by a configuration of whatever age: the installed agent
 /// looks there for a newer one, which may have keys that it doesn't know.
 #[must_use]
@@ -121,6 +113,14 @@ pub fn store(file: Option<&Path>, flags: &[String]) -> PathBuf {
     });
     let flag = flags.iter().rev().find_map(|flag| flag.strip_prefix("store.path="));
     flag.map(|path| path.trim_matches('"').into()).or(said).unwrap_or_else(|| "/var/lib/burgee".into())
+}
+
+/// The name that a pattern gives this device as it is, whatever was kept.
+///
+/// # Errors
+/// In words: what the device lacks, or what is wrong with the pattern.
+pub fn made_anew(pattern: &str) -> Result<DeviceName, String> {
+    naming::expand(pattern, &facts::Facts::read(Path::new("/"))).map_err(|error| error.to_string())
 }
 
 /// The `.toml` files of a folder by name, or the file itself.

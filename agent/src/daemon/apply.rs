@@ -222,6 +222,13 @@ async fn converge_in<P: Parts, R: Runtime>(
             Err(RuntimeError::Changed { object }) if replans < REPLANS => {
                 tracing::warn!(app = %subject.app, %object, "the device changed under the plan; planning anew");
                 replans += 1;
+                // What could not be made is somebody's: it was named as ours before
+                // the first step, and must not be taken for ours by the next plan.
+                let made = plan.steps.iter().any(|step| step.object == object && step.verb == Verb::Create);
+                if made && !owned.contains_key(&object) {
+                    union.remove(&object);
+                    own(context, subject.app, runtime, union, Mark::Begun(withheld)).map_err(journal)?;
+                }
             }
             Err(error) if error.is_transient() && matches!(error, RuntimeError::Step { .. }) && replans < REPLANS => {
                 tracing::warn!(app = %subject.app, error = chain(&error), "a step failed; planning anew");

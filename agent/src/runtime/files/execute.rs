@@ -2,9 +2,12 @@
 
 use std::sync::PoisonError;
 
+use fleet::digest::Digest;
+
 use super::FilesRuntime;
-use super::diff::{Act, Want};
+use super::diff::{Act, Found, Want};
 use super::marks::{Start, boot_id};
+use super::observe;
 use super::write::{Content, WriteError, put, rmdir, unlink};
 use crate::ports::runtime::{Hinted, Object, RuntimeError, Step, Task};
 use crate::systemd::{Job, SystemdError};
@@ -85,8 +88,12 @@ impl FilesRuntime {
                     source: format!("blob {} is missing", content.short()).into(),
                 })?;
                 self.unmark(task, path).map_err(marked)?;
-                let content = Content { bytes, mode: *mode, owner: *owner };
-                put(&self.place, path, &content, *fresh).map_err(|error| written("write", object, error))
+                let file = Content { bytes, mode: *mode, owner: *owner };
+                match put(&self.place, path, &file, *fresh) {
+                    // Written by this step before: to repeat it is no mistake.
+                    Err(error) if *fresh && error.is_change() && self.bears(path, &file, *content) => Ok(()),
+                    outcome => outcome.map_err(|error| written("write", object, error)),
+                }
             }
             Act::Enable { unit, again } => {
                 self.systemd.enable(unit, *again).await.map_err(|error| lift("enable", object, error))
@@ -98,6 +105,13 @@ impl FilesRuntime {
             Act::Start { unit } => self.bring_up(task, want, Job::Start, unit, object).await,
             Act::Restart { unit } => self.bring_up(task, want, Job::Restart, unit, object).await,
         }
+    }
+
+    /// Whether the file is there, just as it is to be.
+    fn bears(&self, path: &str, file: &Content<'_>, content: Digest) -> bool {
+        let found = observe::look(&self.place, path, Some(file.bytes.len() as u64));
+        matches!(found, Ok(Found::File { digest: Some(digest), mode, owner })
+            if digest == content && mode == file.mode & 0o7777 && owner == file.owner)
     }
 
     async fn bring_up(

@@ -10,7 +10,7 @@ use fleet::name::FleetName;
 
 use super::*;
 use crate::ports::Reason as _;
-use crate::ports::runtime::{Inventory, Verb};
+use crate::ports::runtime::Inventory;
 
 /// One device in a folder, and what its journal would hold.
 struct Device {
@@ -89,9 +89,7 @@ impl Device {
             for step in &plan.steps {
                 self.runtime.execute(task, step).await?;
                 // A step whose effect is there already succeeds.
-                if !matches!(step.verb, Verb::Create) {
-                    self.runtime.execute(task, step).await?;
-                }
+                self.runtime.execute(task, step).await?;
             }
         }
         self.inventory = plan.inventory;

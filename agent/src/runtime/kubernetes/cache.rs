@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::api::{Api, ApiError, Meta, Resource, WatchEvent};
+use super::api::{Api, ApiError, Meta, Resource, Watch, WatchEvent};
 use super::owner::FLEET;
 use crate::retry::Backoff;
 
@@ -177,14 +177,23 @@ impl Shared {
     async fn keep(&self, api: &Api, resource: &Resource, selector: &str, mut version: String) {
         let mut failures = 0;
         loop {
-            let began = Instant::now();
-            let ended = self.watch(api, resource, selector, &mut version).await;
-            if began.elapsed() > LASTED {
+            let mut lasted = false;
+            let ended = match api.watch(resource, selector, &version).await {
+                Ok(watch) => {
+                    let began = Instant::now();
+                    let ended = self.hear(watch, resource, &mut version).await;
+                    lasted = began.elapsed() > LASTED;
+                    ended
+                }
+                // However long it took to fail: a watch that never began told nothing.
+                Err(error) => Err(error),
+            };
+            if lasted {
                 failures = 0;
             }
             match ended {
                 // On from where it ended; at once only if it lasted.
-                Ok(()) if failures == 0 && began.elapsed() > LASTED => {}
+                Ok(()) if lasted => {}
                 Ok(()) => {
                     failures += 1;
                     tokio::time::sleep(AGAIN.delay(failures, 0)).await;
@@ -209,14 +218,7 @@ impl Shared {
         }
     }
 
-    async fn watch(
-        &self,
-        api: &Api,
-        resource: &Resource,
-        selector: &str,
-        version: &mut String,
-    ) -> Result<(), ApiError> {
-        let mut watch = api.watch(resource, selector, version).await?;
+    async fn hear(&self, mut watch: Watch, resource: &Resource, version: &mut String) -> Result<(), ApiError> {
         while let Some(event) = watch.next().await? {
             let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
             let tracked = kinds.entry(resource.kind.clone()).or_default();

@@ -56,7 +56,7 @@ impl Sight<'_> {
                         self.prints.keep(&wanted[at].id, &live);
                         standing[at] = Standing::Same;
                     } else {
-                        standing[at] = Standing::Differs(live, differs.join("; "));
+                        standing[at] = Standing::Differs(*live, differs.join("; "));
                     }
                 }
             }
@@ -146,7 +146,7 @@ impl Sight<'_> {
         };
         let meta = Meta::of(&live)
             .map_err(|error| RuntimeError::Observe { what: it.id.to_string(), source: Box::new(error) })?;
-        Ok((at, Look::Tried(object, meta, differs)))
+        Ok((at, Look::Tried(object, Box::new(meta), differs)))
     }
 }
 
@@ -156,7 +156,7 @@ enum Look {
     /// As it is applied, with what drift may change; that it differs was known.
     Sure(Value),
     /// The same; how the object is, and in what it differs.
-    Tried(Value, Meta, Vec<String>),
+    Tried(Value, Box<Meta>, Vec<String>),
 }
 
 /// Ours by its marks, but somebody may have changed a field.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Deleted, Meta, Resource};
 use super::cache::Cache;
+use super::managed::handed_over;
 use super::objects::named;
 use super::owner::DIGEST;
 use super::plan::{Action, creating};
@@ -57,7 +58,10 @@ impl Prints {
 impl Hands<'_> {
     pub(super) async fn carry_out(&self, action: &Action) -> Result<(), RuntimeError> {
         match action {
-            Action::Apply { id, resource, body, digest, fresh, replace } => {
+            Action::Apply { id, resource, body, digest, fresh, adopted, replace } => {
+                if *adopted {
+                    self.take_over(id, resource).await?;
+                }
                 let digest = fresh.then_some(digest.as_str());
                 self.apply(id, resource, body, digest, *replace).await
             }
@@ -107,6 +111,20 @@ impl Hands<'_> {
         };
         self.learn(id, applied);
         Ok(())
+    }
+
+    /// Has the fields that `kubectl apply` owns handed over to us.
+    async fn take_over(&self, id: &ObjectId, resource: &Resource) -> Result<(), RuntimeError> {
+        let object = named(id);
+        let live = self.api.get(resource, id.namespace.as_deref(), &id.name).await;
+        let live = live.map_err(|error| error.reading(&object.to_string()))?;
+        let Some(live) = live else { return Err(RuntimeError::Changed { object }) };
+        let Some(fields) = handed_over(&live["metadata"]["managedFields"]) else { return Ok(()) };
+        let version = live["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        match self.api.own_fields(resource, id.namespace.as_deref(), &id.name, version, &fields).await {
+            Err(error) if error.is_conflict() || error.is_missing() => Err(RuntimeError::Changed { object }),
+            done => done.map_err(|error| error.step("take over", &object)),
+        }
     }
 
     /// The object that is there instead of being made: this very apply's, when

@@ -78,6 +78,8 @@ impl std::fmt::Debug for Credentials {
 pub(super) struct Kubeconfig {
     /// `https://127.0.0.1:6443`, without a slash behind it.
     pub(super) server: String,
+    /// The name that the server's certificate has to have, where it isn't the host's.
+    pub(super) server_name: Option<String>,
     /// PEM; `None`: the system's roots.
     pub(super) authority: Option<Vec<u8>>,
     pub(super) credentials: Credentials,
@@ -111,6 +113,7 @@ fn in_cluster(account: &Path, variable: impl Fn(&str) -> Option<String>) -> Resu
     let authority = fs::read(&path).map_err(|source| KubeconfigError::Read { path: path.clone(), source })?;
     Ok(Kubeconfig {
         server: format!("https://{host}:{port}"),
+        server_name: None,
         authority: Some(authority),
         credentials: Credentials::TokenFile(account.join("token")),
         path,
@@ -124,8 +127,9 @@ fn in_cluster(account: &Path, variable: impl Fn(&str) -> Option<String>) -> Resu
 fn parse(path: &Path, text: &str) -> Result<Kubeconfig, KubeconfigError> {
     let malformed = |cause: String| KubeconfigError::Malformed { path: path.to_owned(), cause };
     let refused = |key, cause| KubeconfigError::Refused { path: path.to_owned(), key, cause };
+    // The parser's own words may quote what stands there: only the place is said.
     let whole = yaml::document("kubeconfig", text, 1)
-        .map_err(|found| malformed(format!("{}:{}: {}", found.line, found.column, found.message)))?;
+        .map_err(|found| malformed(format!("line {}, column {} is no YAML", found.line, found.column)))?;
     let context = whole["current-context"].as_str().unwrap_or_default();
     if context.is_empty() {
         return Err(malformed("`current-context` is missing".to_owned()));
@@ -146,13 +150,12 @@ fn parse(path: &Path, text: &str) -> Result<Kubeconfig, KubeconfigError> {
     if cluster["insecure-skip-tls-verify"] == true {
         return Err(refused("insecure-skip-tls-verify", "anybody could pose as the API server"));
     }
-    for (key, cause) in [
-        ("proxy-url", "the API server is this device's own"),
-        ("tls-server-name", "the server's certificate has to name its address"),
-    ] {
-        if text_of(&cluster, key).is_some() {
-            return Err(refused(key, cause));
-        }
+    if text_of(&cluster, "proxy-url").is_some() {
+        return Err(refused("proxy-url", "the API server is this device's own"));
+    }
+    let server_name = text_of(&cluster, "tls-server-name");
+    if server_name.as_ref().is_some_and(|name| !is_dns_name(name)) {
+        return Err(malformed("`tls-server-name` is no DNS name".to_owned()));
     }
     for (key, cause) in [
         ("exec", "the agent runs no program to log in"),
@@ -188,7 +191,14 @@ fn parse(path: &Path, text: &str) -> Result<Kubeconfig, KubeconfigError> {
         (None, None, None, Some(token)) => Credentials::Token(token),
         (None, None, None, None) => Credentials::Anonymous,
     };
-    Ok(Kubeconfig { server: server.trim_end_matches('/').to_owned(), authority, credentials, path: path.to_owned() })
+    let server = server.trim_end_matches('/').to_owned();
+    Ok(Kubeconfig { server, server_name, authority, credentials, path: path.to_owned() })
+}
+
+/// One that can stand in a URL as its host.
+fn is_dns_name(name: &str) -> bool {
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
+    name.parse::<std::net::IpAddr>().is_err() && name.split('.').all(label)
 }
 
 #[cfg(test)]
@@ -212,6 +222,9 @@ mod tests {
             (server.to_owned(), "tokenFile: t", Ok("TokenFile")),
             (server.to_owned(), "client-certificate-data: YQ==, client-key-data: Yg==", Ok("Certificate")),
             (with("certificate-authority-data: YQ=="), "", Ok("Anonymous")),
+            (with("tls-server-name: kubernetes.default"), "", Ok("Anonymous")),
+            (with("tls-server-name: 127.0.0.1"), "", Err("`tls-server-name` is no DNS name")),
+            (with("tls-server-name: 'a b'"), "", Err("`tls-server-name` is no DNS name")),
             (server.to_owned(), "client-certificate-data: YQ==", Err("without its key")),
             (server.to_owned(), "client-certificate-data: '*', client-key-data: Yg==", Err("is no base64")),
             (server.to_owned(), "exec: {command: aws}", Err("`exec` is refused")),
@@ -236,6 +249,8 @@ mod tests {
                 }
             }
         }
+        let quoting = parse(Path::new("k"), "users: [{user: {token: hush}}, }").unwrap_err().to_string();
+        assert!(quoting.contains("is no YAML") && !quoting.contains("hush"), "{quoting}");
         for (text, part) in [("{}", "`current-context` is missing"), ("current-context: x", "no context \"x\"")] {
             assert!(parse(Path::new("k"), text).unwrap_err().to_string().contains(part), "{text}");
         }

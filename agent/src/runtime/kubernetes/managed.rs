@@ -24,6 +24,46 @@ pub(super) fn is_applied(object: &Value, path: &[String]) -> bool {
         .any(|entry| text(entry, "/manager") == MANAGER && text(entry, "/operation") == "Apply" && is_in(entry, path))
 }
 
+/// Who writes as `kubectl apply` does without `--server-side`.
+const CLIENT_SIDE: [&str; 2] = ["kubectl-client-side-apply", "kubectl-last-applied"];
+
+/// The list of managers once `kubectl apply` has handed over to burgee what it
+/// applied on the client's side: then a field that burgee's manifest doesn't
+/// have goes with the next apply, instead of staying for ever as the field of
+/// somebody who doesn't come back. `None` where there is nothing to hand over.
+/// What others wrote (`kubectl edit`, controllers) stays theirs.
+#[must_use]
+pub(super) fn handed_over(managed_fields: &Value) -> Option<Value> {
+    let is_given = |entry: &Value| {
+        CLIENT_SIDE.contains(&text(entry, "/manager"))
+            && text(entry, "/operation") == "Update"
+            && text(entry, "/subresource").is_empty()
+    };
+    let is_ours = |entry: &Value| {
+        text(entry, "/manager") == MANAGER
+            && text(entry, "/operation") == "Apply"
+            && text(entry, "/subresource").is_empty()
+    };
+    let (given, mut kept): (Vec<&Value>, Vec<&Value>) = list(managed_fields, "").iter().partition(|it| is_given(it));
+    let newest = given.iter().max_by_key(|entry| text(entry, "/time"))?;
+    let ours = kept.iter().position(|entry| is_ours(entry)).map(|at| kept.remove(at));
+    let mut merged = (*newest).clone();
+    merged["manager"] = MANAGER.into();
+    merged["operation"] = "Apply".into();
+    for entry in given.iter().copied().chain(ours) {
+        unite(&mut merged["fieldsV1"], &entry["fieldsV1"]);
+    }
+    Some(kept.into_iter().cloned().chain([merged]).collect())
+}
+
+/// Adds the fields of one set to another.
+fn unite(all: &mut Value, more: &Value) {
+    let (Some(all), Some(more)) = (all.as_object_mut(), more.as_object()) else { return };
+    for (key, below) in more {
+        unite(all.entry(key.clone()).or_insert_with(|| Value::Object(Map::new())), below);
+    }
+}
+
 /// The tokens of a JSON pointer (RFC 6901); `None` if it is none.
 pub(super) fn pointer_tokens(pointer: &str) -> Option<Vec<String>> {
     if pointer.is_empty() {
@@ -171,6 +211,27 @@ mod tests {
         check("spec.template", Some("kubectl-edit"));
         check("spec.paused", None);
         assert_eq!(owner_of_field(&Value::Null, "spec"), None);
+    }
+
+    #[test]
+    fn what_kubectl_applied_is_handed_over() {
+        let managed = yaml(
+            r#"
+- {manager: kubectl-client-side-apply, operation: Update, time: "2026-01-01T00:00:00Z", apiVersion: v1, fieldsV1: {f:data: {f:old: {}, f:value: {}}}}
+- {manager: kubectl-client-side-apply, operation: Update, time: "2026-01-02T00:00:00Z", apiVersion: v1, fieldsV1: {f:data: {f:new: {}}}}
+- {manager: kubectl-edit, operation: Update, time: "2026-01-03T00:00:00Z", fieldsV1: {f:data: {f:mine: {}}}}
+- {manager: burgee, operation: Apply, fieldsV1: {f:data: {f:value: {}, f:own: {}}}}
+- {manager: kubectl-client-side-apply, operation: Update, subresource: status, fieldsV1: {f:status: {}}}
+"#,
+        );
+        let got = handed_over(&managed).unwrap();
+        let managers: Vec<&str> = list(&got, "").iter().map(|entry| text(entry, "/manager")).collect();
+        assert_eq!(managers, ["kubectl-edit", "kubectl-client-side-apply", "burgee"]);
+        let ours = &got[2];
+        assert_eq!((text(ours, "/operation"), text(ours, "/time")), ("Apply", "2026-01-02T00:00:00Z"));
+        assert_eq!(ours["fieldsV1"], yaml("f:data: {f:old: {}, f:value: {}, f:new: {}, f:own: {}}"));
+        assert_eq!(handed_over(&got), None);
+        assert_eq!(handed_over(&Value::Null), None);
     }
 
     #[test]

@@ -129,16 +129,15 @@ pub(super) fn wanted(
 ) -> Result<Vec<Wanted>, RuntimeError> {
     let mut all = Vec::new();
     let mut ids = BTreeSet::new();
-    for manifest in manifests {
+    for mut manifest in manifests {
         let resource = resource(&manifest, resources, defined)?;
         let namespace = match (&manifest.namespace, resource.namespaced) {
             (Some(namespace), true) => Some(namespace.clone()),
             (None, true) => Some(spec.namespace.clone().unwrap_or_else(|| "default".to_owned())),
-            (None, false) => None,
-            (Some(namespace), false) => {
-                let id = ObjectId { kind: manifest.kind.clone(), namespace: None, name: manifest.name.clone() };
-                let cause = format!("it belongs to no namespace, and names `{namespace}`");
-                return Err(refused(&id, cause, Some("take `metadata.namespace` out of its manifest")));
+            (_, false) => {
+                // One that is named counts for nothing, as with kubectl.
+                manifest.object["metadata"].as_object_mut().map(|metadata| metadata.remove("namespace"));
+                None
             }
         };
         let id = ObjectId { kind: manifest.kind, namespace, name: manifest.name };

@@ -34,6 +34,9 @@ pub enum Action {
         digest: String,
         /// It is not there: the body makes the server refuse one that is.
         fresh: bool,
+        /// Nobody managed it but who made it: what `kubectl apply` made is
+        /// taken over with all its fields.
+        adopted: bool,
         /// Its kind may be deleted and made anew where a field is immutable.
         replace: bool,
     },
@@ -202,6 +205,7 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
             body: body.into(),
             digest: wanted.digest.clone(),
             fresh: uid.is_none(),
+            adopted: matches!(standing, Standing::Adopted(_)),
             replace: scene.replace.contains(&wanted.id.kind.kind),
         },
     });

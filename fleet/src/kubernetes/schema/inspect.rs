@@ -138,8 +138,11 @@ impl Known<'_> {
         if namespaced || manifest.namespace.is_none() {
             return Vec::new();
         }
-        let message = "its kind lies in no namespace, and it names one, expected none".to_owned();
-        vec![said("metadata.namespace", message, Some("take `metadata.namespace` out".to_owned()))]
+        // As kubectl has it: passed by, so that public manifests apply as they are.
+        let message = "its kind lies in no namespace, the one that it names counts for nothing".to_owned();
+        let Judgement { wrong, .. } =
+            said("metadata.namespace", message, Some("take `metadata.namespace` out".to_owned()));
+        vec![Judgement { severity: Severity::Warning, wrong }]
     }
 
     fn fields(self, object: &Value, wanted: &Type) -> Vec<Judgement> {

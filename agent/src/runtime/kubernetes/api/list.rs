@@ -7,7 +7,8 @@ use super::discovery::Resource;
 use super::error::ApiError;
 use super::items::{Items, NoList};
 use super::meta::Meta;
-use super::{Api, LARGEST, Request, unreachable};
+use super::transport::{Request, unreachable};
+use super::{Api, LARGEST};
 
 /// Objects to a page.
 const PAGE: usize = 200;

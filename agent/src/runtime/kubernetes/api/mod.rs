@@ -1,4 +1,4 @@
-//! A thin client of one API server: requests, their time-outs and repetitions.
+//! A thin client of one API server: what the runtime asks of it, and no more.
 //!
 //! Nothing is connected before it is asked for: the server may be down now and
 //! up later. What the objects mean is not known here.
@@ -8,33 +8,24 @@ mod error;
 mod items;
 mod list;
 mod meta;
+mod transport;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use fleet::kubernetes::Kind;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Method, Response};
+use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use self::discovery::{Resource, Resources};
 pub use self::error::ApiError;
 pub use self::meta::{MANAGER, Meta};
+use self::transport::{ANSWER, Connected, Request, unreachable};
 pub use self::watch::{Watch, WatchEvent};
-use super::kubeconfig::{self, Credentials, Kubeconfig};
 use crate::config::settings::KubernetesSettings;
-use crate::tls;
 
-const CONNECT: Duration = Duration::from_secs(10);
-/// One answer, body included.
-const ANSWER: Duration = Duration::from_secs(60);
-/// How often a request is made, when the server asks for patience.
-const TRIES: u32 = 5;
-/// All waiting between tries of one request.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A larger answer is not read.
 const LARGEST: usize = 64 << 20;
 /// The one that gives metadata alone.
@@ -45,23 +36,6 @@ pub struct Api {
     named: Option<PathBuf>,
     connected: Mutex<Option<Connected>>,
     discovered: tokio::sync::Mutex<Option<Arc<Resources>>>,
-}
-
-#[derive(Clone)]
-struct Connected {
-    client: Client,
-    server: Arc<str>,
-    authorization: Option<HeaderValue>,
-}
-
-/// What a request asks for.
-struct Request<'a> {
-    method: Method,
-    path: &'a str,
-    accept: &'static str,
-    /// Content type and bytes.
-    body: Option<(&'static str, &'a [u8])>,
-    limit: Option<Duration>,
 }
 
 /// What became of a deletion.
@@ -189,6 +163,34 @@ impl Api {
         self.json(request).await.map_err(|error: ApiError| if secret { error.discreet() } else { error })
     }
 
+    /// Says anew who owns which field of the object as it was read.
+    ///
+    /// # Errors
+    /// When the server refuses; a conflict where the object was written since.
+    pub async fn own_fields(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        version: &str,
+        managed_fields: &Value,
+    ) -> Result<(), ApiError> {
+        let body = json!([
+            {"op": "replace", "path": "/metadata/managedFields", "value": managed_fields},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+        ])
+        .to_string();
+        let path = format!("{}?fieldManager={MANAGER}", resource.path(namespace, Some(name)));
+        let request = Request {
+            method: Method::PATCH,
+            path: &path,
+            accept: META,
+            body: Some(("application/json-patch+json", body.as_bytes())),
+            limit: Some(ANSWER),
+        };
+        self.json::<Meta>(request).await.map(drop)
+    }
+
     /// Deletes the object of that uid, and what it owns after it (or, in the
     /// foreground, before it).
     ///
@@ -263,137 +265,6 @@ impl Api {
             }
         }
     }
-
-    /// Sends it, again where that can help, and returns the head of a success.
-    async fn send(&self, request: &Request<'_>) -> Result<Response, ApiError> {
-        let mut waited = Duration::ZERO;
-        let mut tried = 0;
-        let mut anew = false;
-        loop {
-            let connected = self.connect()?;
-            tried += 1;
-            let response = match connected.send(request).await {
-                Ok(response) => response,
-                // The server may have closed a connection that was idle.
-                Err(error) if !anew && !error.is_timeout() && !error.is_connect() => {
-                    anew = true;
-                    continue;
-                }
-                Err(error) => {
-                    // Its certificates may have been made anew, and ours with them.
-                    self.disconnect();
-                    return Err(unreachable(&connected.server, error));
-                }
-            };
-            let status = response.status().as_u16();
-            if response.status().is_success() {
-                return Ok(response);
-            }
-            if status == 401 && !anew {
-                self.disconnect();
-                anew = true;
-                continue;
-            }
-            let pause = error::retry_after(response.headers().get("retry-after").and_then(|value| value.to_str().ok()));
-            let body = refusal(response).await;
-            let busy = status == 429 || (status == 503 && pause.is_some());
-            let pause = pause.unwrap_or(Duration::from_millis(250 << tried.min(5)));
-            if busy && tried < TRIES && waited + pause <= PATIENCE {
-                tracing::debug!(status, ?pause, "the API server asks for patience");
-                tokio::time::sleep(pause).await;
-                waited += pause;
-                continue;
-            }
-            let refused = ApiError::refused(status, &body);
-            if status == 404 && !refused.is_missing() {
-                // The path itself is unknown: a definition is gone, or the server
-                // was updated. While it is being asked, that is known already.
-                if let Ok(mut discovered) = self.discovered.try_lock() {
-                    *discovered = None;
-                }
-            }
-            return Err(refused);
-        }
-    }
-
-    fn connect(&self) -> Result<Connected, ApiError> {
-        let mut held = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connected) = held.as_ref() {
-            return Ok(connected.clone());
-        }
-        let config = kubeconfig::find(self.named.as_deref())
-            .map_err(|error| ApiError::Settings { hint: error.hint(), source: Box::new(error) })?;
-        let connected = Connected::new(&config)?;
-        *held = Some(connected.clone());
-        Ok(connected)
-    }
-
-    fn disconnect(&self) {
-        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-impl Connected {
-    fn new(config: &Kubeconfig) -> Result<Self, ApiError> {
-        let settings = |source: Box<dyn std::error::Error + Send + Sync>| ApiError::Settings {
-            hint: Some(format!("see {}", config.path.display())),
-            source,
-        };
-        let identity = match &config.credentials {
-            Credentials::Certificate { chain, key } => Some((chain.as_slice(), key.as_slice())),
-            _ => None,
-        };
-        let token = match &config.credentials {
-            Credentials::Token(token) => Some(token.clone()),
-            Credentials::TokenFile(path) => {
-                Some(std::fs::read_to_string(path).map_err(|error| settings(error.into()))?)
-            }
-            Credentials::Certificate { .. } | Credentials::Anonymous => None,
-        };
-        let authorization = match token {
-            Some(token) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-                    .map_err(|error| settings(error.into()))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-            None => None,
-        };
-        let tls =
-            tls::with_identity(config.authority.as_deref(), identity).map_err(|error| settings(Box::new(error)))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .http1_only()
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(Duration::from_secs(60))
-            .pool_max_idle_per_host(4)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| settings(Box::new(error)))?;
-        Ok(Self { client, server: config.server.as_str().into(), authorization })
-    }
-
-    async fn send(&self, request: &Request<'_>) -> Result<Response, reqwest::Error> {
-        let url = format!("{}{}", self.server, request.path);
-        let mut builder = self.client.request(request.method.clone(), url).header(ACCEPT, request.accept);
-        if let Some(limit) = request.limit {
-            builder = builder.timeout(limit);
-        }
-        if let Some(value) = &self.authorization {
-            builder = builder.header(AUTHORIZATION, value.clone());
-        }
-        if let Some((kind, bytes)) = request.body {
-            builder = builder.header(CONTENT_TYPE, kind).body(bytes.to_vec());
-        }
-        builder.send().await
-    }
-}
-
-impl<'a> Request<'a> {
-    fn get(path: &'a str) -> Self {
-        Self { method: Method::GET, path, accept: "application/json", body: None, limit: Some(ANSWER) }
-    }
 }
 
 fn optional<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
@@ -402,38 +273,6 @@ fn optional<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
         Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The body of a refusal, as far as it is of use.
-async fn refusal(mut response: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > 1 << 20 {
-            break;
-        }
-    }
-    body
-}
-
-fn unreachable(server: &str, error: reqwest::Error) -> ApiError {
-    let text = error::chain(&error);
-    // In words of its own: those of TLS name the time, and so change with it.
-    let (hint, words) = if text.contains("NotValidYet") || text.contains("not valid yet") {
-        (Some("check the time service"), Some("its certificate is not valid yet by this device's clock"))
-    } else if text.contains("Expired") || text.contains("expired") {
-        let words = "its certificate has expired by this device's clock";
-        (Some("check the time service, else renew it"), Some(words))
-    } else if text.contains("UnknownIssuer") {
-        let hint = "the kubeconfig's certificate authority is not the server's: the cluster may have been made anew";
-        (Some(hint), None)
-    } else if error.is_connect() {
-        (Some("see whether k3s (or the API server) runs; the agent tries again by itself"), None)
-    } else {
-        (None, None)
-    };
-    let source = words.map_or_else(|| error.into(), Into::into);
-    ApiError::Unreachable { server: server.to_owned(), hint: hint.map(str::to_owned), source }
 }
 
 /// A kind's name for messages about listings.

@@ -10,13 +10,16 @@ use super::discovery::Resource;
 use super::error::{ApiError, Status};
 use super::list::encoded;
 use super::meta::Meta;
-use super::{ANSWER, Api, META, Request, unreachable};
+use super::transport::{Request, unreachable};
+use super::{Api, META};
 
 /// The server ends a watch after this; the next goes on where it ended.
 const LASTS: Duration = Duration::from_secs(540);
 /// Bookmarks come about once a minute; a connection that is silent for longer
 /// than a watch lasts is dead.
 const SILENCE: Duration = Duration::from_secs(600);
+/// Until it has begun: a server that hangs takes connections and answers none.
+const BEGINS: Duration = Duration::from_secs(30);
 /// One event.
 const LARGEST: usize = 8 << 20;
 
@@ -74,12 +77,10 @@ impl Api {
         );
         let request = Request { method: Method::GET, path: &path, accept: META, body: None, limit: None };
         let server = self.connect()?.server.to_string();
-        // The watch itself lasts; its beginning must not: a server that hangs
-        // takes connections and answers none.
-        let response = match tokio::time::timeout(ANSWER, self.send(&request)).await {
+        let response = match tokio::time::timeout(BEGINS, self.send(&request)).await {
             Ok(response) => response?,
             Err(_) => {
-                let source = format!("no answer within {} s", ANSWER.as_secs()).into();
+                let source = format!("no answer within {} s", BEGINS.as_secs()).into();
                 return Err(ApiError::Unreachable { server, hint: None, source });
             }
         };
