@@ -2,13 +2,14 @@
 //! trust. The real agent, the real hub; the hub (and the network) may be hours
 //! late, the token may be wrong, an operator may have to say yes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use harness::device::{Device, Setup};
 use harness::hub::Hub;
 use harness::net::free_port;
-use harness::process::run;
+use harness::process::{output, run};
 use harness::stage::{Stage, condition};
 use harness::wait::{never, until};
 
@@ -71,8 +72,18 @@ impl Image {
     }
 }
 
+/// Mounts a file onto itself, so that it can't be removed; or written, either.
+fn fix(file: &Path, read_only: bool) {
+    run(Command::new("mount").arg("--bind").args([file, file]));
+    if read_only {
+        run(Command::new("mount").args(["-o", "remount,ro,bind"]).arg(file));
+    }
+}
+
 impl Drop for Image {
     fn drop(&mut self) {
+        // Only where a test fixed it.
+        let _ = output(Command::new("umount").arg(&self.token));
         let _ = std::fs::remove_file(&self.token);
     }
 }
@@ -99,7 +110,7 @@ fn a_line_of_devices_names_and_enrols_itself() {
     let page = || image.hub.get(&format!("/devices/{name}"));
     until("what it did before is told", Duration::from_secs(60), || page().contains("signed by").then_some(()));
     assert!(!image.stage.device.log().contains(&token), "the token is in the log");
-    let whole = run(std::process::Command::new("sh")
+    let whole = run(Command::new("sh")
         .args(["-c", "grep -rl \"$1\" \"$2\" || true", "sh", &token])
         .arg(image.stage.device.store()));
     assert_eq!(whole, "", "the token is in the store");
@@ -139,6 +150,26 @@ fn the_lobby_lets_it_wait() {
     image.hub.done(&["device", "accept", &name]);
     assert_eq!(image.enrolled(), name);
     assert!(!image.token.exists());
+}
+
+/// As below the packaged unit, to which `/etc` is read-only; and on an image that is so as a whole.
+#[test]
+fn a_token_that_can_not_be_removed() {
+    for read_only in [false, true] {
+        let hub = hub();
+        let token = hub.token(&["--uses", "1"]);
+        let mut image = Image::new("till-3", &token, hub);
+        fix(&image.token, read_only);
+        image.stage.push("one");
+        image.stage.device.start();
+        assert_eq!(image.enrolled(), "till-3");
+        let left = || std::fs::read_to_string(&image.token).expect("it is there").trim().to_owned();
+        let want = if read_only { token.as_str() } else { "" };
+        until("the token is dealt with", Duration::from_secs(10), || (left() == want).then_some(()));
+        image.stage.device.stop();
+        image.stage.device.start();
+        assert_eq!(image.enrolled(), "till-3");
+    }
 }
 
 #[test]

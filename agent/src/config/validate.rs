@@ -63,6 +63,12 @@ impl Inputs {
         })
     }
 
+    /// Where a join token lies, if one is named.
+    #[must_use]
+    pub fn token_file(&self) -> Option<PathBuf> {
+        self.path("hub.token_file")
+    }
+
     fn update(&self) -> Result<UpdateSettings, ConfigError> {
         Ok(UpdateSettings {
             enabled: self.flag("update.enabled").unwrap_or(true),

@@ -61,6 +61,12 @@ fn drop_in(inputs: &Inputs) -> Result<String, ConfigError> {
         let _ = writeln!(text, "ExecStartPre=+-/bin/mkdir -p -m {mode} -- \"{}\"", word.replace('$', "$$"));
         let _ = writeln!(text, "ReadWritePaths=\"-{word}\"");
     }
+    // The file alone, to be emptied: the root of trust may lie beside it.
+    let token = inputs.token_file();
+    let token = token.as_ref().and_then(|path| path.to_str()).filter(|path| !path.contains(['\n', '\r']));
+    if let Some(word) = token.map(escaped) {
+        let _ = writeln!(text, "ReadWritePaths=\"-{word}\"");
+    }
     Ok(text)
 }
 
@@ -76,7 +82,7 @@ mod tests {
     #[test]
     fn what_may_be_written_is_what_the_settings_name() {
         let mut inputs = Inputs::default();
-        let text = "[device]\nname = \"{no-such-fact}\"\n[runtime.files]\nroot = \"/mnt\"\nallow = [\"/etc/till\", \"/srv/50% \\\"off\\\" $HOME\"]\n[store]\npath = \"/data/burgee\"\n";
+        let text = "[device]\nname = \"{no-such-fact}\"\n[runtime.files]\nroot = \"/mnt\"\nallow = [\"/etc/till\", \"/srv/50% \\\"off\\\" $HOME\"]\n[store]\npath = \"/data/burgee\"\n[hub]\ntoken_file = \"join-token\"\n";
         inputs.add_text(text, "agent.toml", std::path::Path::new("/etc/burgee").into()).unwrap();
         let made = drop_in(&inputs).unwrap();
         let lines: Vec<&str> = made.lines().skip(2).collect();
@@ -89,6 +95,7 @@ mod tests {
                 "ReadWritePaths=\"-/mnt/srv/50%% \\\"off\\\" $HOME\"",
                 "ExecStartPre=+-/bin/mkdir -p -m 0700 -- \"/data/burgee\"",
                 "ReadWritePaths=\"-/data/burgee\"",
+                "ReadWritePaths=\"-/etc/burgee/join-token\"",
             ]
         );
     }

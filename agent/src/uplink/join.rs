@@ -287,15 +287,24 @@ fn unenrolled(reason: &'static str, message: String, hint: Option<&str>) -> Unen
     Unenrolled { reason, message: message + &hint }
 }
 
-/// A token that did its work is no one's any more. An image that can't be
-/// written keeps its file; the device does not look at it again.
+/// A token that did its work is no one's any more: its file is removed; where
+/// the folder can't be written (the packaged unit lets the agent write to the
+/// file alone), emptied. An image that can't be written at all keeps it; the
+/// device does not look at it again.
 pub(super) fn forget_token(file: &Path) {
-    match std::fs::remove_file(file) {
-        Ok(()) => tracing::info!(path = %file.display(), "the join token is removed"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::info!(path = %file.display(), %error, "the join token stays, and is not looked at again")
+    let path = file.display();
+    let refused = match std::fs::remove_file(file) {
+        Ok(()) => return tracing::info!(%path, "the join token is removed"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => error,
+    };
+    match std::fs::metadata(file) {
+        // Emptied at an earlier start.
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => {}
+        Ok(metadata) if metadata.is_file() && std::fs::File::create(file).and_then(|file| file.sync_all()).is_ok() => {
+            tracing::info!(%path, "the join token is emptied");
         }
+        _ => tracing::info!(%path, error = %refused, "the join token stays, and is not looked at again"),
     }
 }
 

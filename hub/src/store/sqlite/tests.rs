@@ -285,3 +285,30 @@ async fn counts_and_filters() {
     let page = DeviceFilter { limit: 1, offset: 1, ..base() };
     assert_eq!(store.devices(&page).await.expect("lists")[0].name.as_str(), "till-1");
 }
+
+#[tokio::test]
+async fn what_was_stored_before_there_were_runs_still_counts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("hub.db")).create_if_missing(true);
+    let pool = sqlx::sqlite::SqlitePool::connect_with(options).await.expect("opens");
+    let run = async |sql: &'static str| sqlx::raw_sql(sql).execute(&pool).await.map(drop).expect("runs");
+    run(include_str!("../../../migrations/0001_hub.sql")).await;
+    run("INSERT INTO devices (name, key, state, labels, enrolled, changed, acked_epoch, acked_counter, status_epoch, \
+         status_counter) VALUES ('d', zeroblob(32), 'accepted', '{}', 0, 0, 3, 2, 3, 2)")
+    .await;
+    run("INSERT INTO reports VALUES ('d', 3, 1, 0, 0, 'event', NULL), ('d', 3, 2, 0, 0, 'status', NULL)").await;
+    run(include_str!("../../../migrations/0002_runs.sql")).await;
+
+    let store = SqliteStore { pool };
+    let stored = store.store(&[event("d", 3, 1, 9), event("d", 3, 3, 9)], at(1)).await.expect("stores");
+    assert_eq!(stored.taken, [Taken::Duplicate, Taken::New]);
+    assert_eq!((stored.acks[0].place, stored.acks[0].run.as_str()), (Place { epoch: 3, counter: 3 }, ""));
+    // The agent is updated: its run begins, and is no twin of what was before.
+    let updated = by("aa", 0, event("d", 4, 1, 9));
+    let stored = store.store(&[updated, by("aa", 0, status("d", 4, 2, "steady"))], at(2)).await.expect("stores");
+    assert_eq!(stored.taken, [Taken::New, Taken::New]);
+    assert_eq!(stored.acks[0].known, Place { epoch: 4, counter: 2 });
+    let device = get(&store, "d").await;
+    assert!(device.status.is_some() && device.twin.is_none());
+}
