@@ -156,7 +156,11 @@ async fn look(settings: &Settings, findings: &mut Vec<Finding>) -> Known {
     findings.extend(state::conditions(&known));
     findings.push(state::last_good(&known, &settings.store.path));
     findings.extend(engine::engine(settings).await);
+    // Gone, or emptied, once it did its work.
+    let join = settings.hub.as_ref().and_then(|hub| hub.token_file.as_deref());
+    let join = join.filter(|path| std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0));
     let secrets = [
+        ("join token", join),
         ("git token", settings.source.token_file.as_deref()),
         ("ssh key", settings.source.ssh_key_file.as_deref()),
         ("registry", settings.compose.auth_file.as_deref()),
