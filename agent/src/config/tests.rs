@@ -35,6 +35,7 @@ fn the_shipped_example_parses_and_names_every_key() {
         let said = inputs.text(key).is_some()
             || inputs.texts(key).is_some()
             || inputs.number(key).is_some()
+            || inputs.flag(key).is_some()
             || inputs.labels(key).is_some();
         assert!(said, "{key} ({kind:?}) is not in packaging/agent.toml");
     }

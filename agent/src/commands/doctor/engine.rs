@@ -85,7 +85,7 @@ mod tests {
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let mut asked = [0; 16];
+                let mut asked = [0; 512];
                 let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut asked).await;
                 let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 404 Not Found\r\n\r\n").await;
             }

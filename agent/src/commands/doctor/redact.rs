@@ -33,15 +33,14 @@ pub(super) struct Redactor {
 impl Redactor {
     /// Learns a secret's value, and each of its lines.
     pub(super) fn learn(&mut self, secret: &str) {
-        for value in std::iter::once(secret).chain(secret.lines()) {
-            let value = value.trim().trim_matches(['"', '\'']);
-            if value.len() >= SHORTEST {
-                self.secrets.push(value.to_owned());
-                // As it stands in JSON.
-                let escaped = serde_json::to_string(value).unwrap_or_default();
-                let escaped = escaped.trim_matches('"');
-                if escaped != value {
-                    self.secrets.push(escaped.to_owned());
+        for value in std::iter::once(secret).chain(secret.lines()).map(str::trim) {
+            // As it is, without quotes around it, and as either stands in JSON.
+            for value in [value, value.trim_matches(['"', '\''])] {
+                if value.len() >= SHORTEST {
+                    let escaped = serde_json::to_string(value).unwrap_or_default();
+                    let escaped = escaped.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+                    self.secrets.extend(escaped.map(str::to_owned));
+                    self.secrets.push(value.to_owned());
                 }
             }
         }
