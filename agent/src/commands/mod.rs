@@ -26,8 +26,10 @@ use crate::config::settings::Settings;
 use crate::config::{self, ConfigError, Inputs};
 use crate::control::{ControlError, ask};
 use crate::daemon;
+use crate::journal;
 use crate::ports::clock::Clock as _;
 use crate::ports::control::{Answer, Ask};
+use crate::ports::journal::JournalError;
 use crate::update::start::{self, Launched};
 
 /// Why a command did not do as asked.
@@ -145,7 +147,12 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Doctor { bundle } => return doctor::doctor(inputs(), bundle, global.output).await,
         Command::Run { once } => {
             // Before a setting is judged: a newer agent may know more of them.
-            let launched = start::begin(&config::store(global.config.as_deref(), &global.set));
+            let store = config::store(global.config.as_deref(), &global.set);
+            // Beside an agent that runs, this one will only say so: no start of a trial.
+            let launched = match journal::hold(&store) {
+                Err(JournalError::Locked { .. }) => start::itself(),
+                _ => start::begin(&store, !once),
+            };
             return run(inputs()?.settings()?, once, launched, global.output).await;
         }
         Command::Render(args) => render::render(&inputs()?.settings()?, args, &SystemClock).await?,

@@ -213,7 +213,17 @@ async fn converge_in<P: Parts, R: Runtime>(
         union.extend(plan.inventory.clone());
         // Before the first step: what the steps will own is on disk.
         own(context, subject.app, runtime, union.clone(), Mark::Begun(withheld.clone())).map_err(journal)?;
-        match execute(adapter, subject, &union, &plan.steps, &mut done, stop).await {
+        let mut changed = Vec::new();
+        let executed = execute(adapter, subject, &union, &plan.steps, &mut done, &mut changed, stop).await;
+        // What could not be made is somebody's: it was named as ours before the
+        // first step, and must not be taken for ours by the next plan.
+        let made = |object: &Object| plan.steps.iter().any(|it| it.object == *object && it.verb == Verb::Create);
+        changed.retain(|object| made(object) && !owned.contains_key(object));
+        if !changed.is_empty() {
+            changed.iter().for_each(|object| drop(union.remove(object)));
+            own(context, subject.app, runtime, union, Mark::Begun(withheld.clone())).map_err(journal)?;
+        }
+        match executed {
             Ok(Outcome::Interrupted) => return Ok(Converged { outcome: Outcome::Interrupted, steps: done }),
             Ok(Outcome::Done) => {
                 own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
@@ -222,13 +232,6 @@ async fn converge_in<P: Parts, R: Runtime>(
             Err(RuntimeError::Changed { object }) if replans < REPLANS => {
                 tracing::warn!(app = %subject.app, %object, "the device changed under the plan; planning anew");
                 replans += 1;
-                // What could not be made is somebody's: it was named as ours before
-                // the first step, and must not be taken for ours by the next plan.
-                let made = plan.steps.iter().any(|step| step.object == object && step.verb == Verb::Create);
-                if made && !owned.contains_key(&object) {
-                    union.remove(&object);
-                    own(context, subject.app, runtime, union, Mark::Begun(withheld)).map_err(journal)?;
-                }
             }
             Err(error) if error.is_transient() && matches!(error, RuntimeError::Step { .. }) && replans < REPLANS => {
                 tracing::warn!(app = %subject.app, error = chain(&error), "a step failed; planning anew");
@@ -246,13 +249,14 @@ async fn execute<R: Runtime>(
     inventory: &Inventory,
     steps: &[Step<R::Data>],
     done: &mut Vec<String>,
+    changed: &mut Vec<Object>,
     stop: &Cell<bool>,
 ) -> Result<Outcome, RuntimeError> {
     let mut later = steps;
     while let Some(first) = later.first() {
         let together = later.iter().take_while(|step| first.group.is_some() && step.group == first.group).count();
         let (now, rest) = later.split_at(together.max(1));
-        if at_once(adapter, subject, inventory, now, done, stop).await? == Outcome::Interrupted {
+        if at_once(adapter, subject, inventory, now, done, changed, stop).await? == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
         later = rest;
@@ -262,12 +266,15 @@ async fn execute<R: Runtime>(
 
 /// Carries out steps of one group. Those that have begun come to their end
 /// also when one fails or a stop is asked for: what became of them is known.
+/// The first failure is returned; every object that was not as it was planned
+/// for is in `changed`.
 async fn at_once<R: Runtime>(
     adapter: &R,
     subject: Subject<'_>,
     inventory: &Inventory,
     steps: &[Step<R::Data>],
     done: &mut Vec<String>,
+    changed: &mut Vec<Object>,
     stop: &Cell<bool>,
 ) -> Result<Outcome, RuntimeError> {
     let mut waiting = steps.iter().peekable();
@@ -284,7 +291,12 @@ async fn at_once<R: Runtime>(
         }
         match running.next().await {
             Some((step, Ok(()))) => done.push(line(step)),
-            Some((_, Err(error))) => drop(failed.get_or_insert(error)),
+            Some((_, Err(error))) => {
+                if let RuntimeError::Changed { object } = &error {
+                    changed.push(object.clone());
+                }
+                failed.get_or_insert(error);
+            }
             None => break,
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use fleet::digest::Digest;
 use fleet::repo::files::AgentRelease;
 use fleet::revision::Revision;
+use fleet::wire::status::LinkState;
 use tokio::time::Instant;
 
 use super::context::{Parts, chain};
@@ -247,19 +248,28 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let version = release.version.clone();
         let say = |reason, message: String| self.context.set(CONDITION, false, reason, message);
         if !self.renewal.settings.enabled {
-            say("Disabled", format!("burgee.yaml names agent {version}; update.enabled is false on this device"));
+            let hint = "set update.enabled in agent.toml to true, or update the device's package";
+            say("Disabled", format!("burgee.yaml names agent {version}; update.enabled is false here\nhint: {hint}"));
             return None;
         }
         let Some((url, sha256)) = MACHINE.and_then(|machine| release.for_machine(machine)) else {
             let machine = MACHINE.unwrap_or("this machine");
-            say("NotForThisMachine", format!("burgee.yaml names agent {version}, but none for {machine}"));
+            let hint = "name its digest under agent.sha256 in burgee.yaml; until then the device keeps its agent";
+            say("NotForThisMachine", format!("burgee.yaml names agent {version}, but none for {machine}\nhint: {hint}"));
             return None;
         };
         if word.running == Some(sha256) {
             self.context.clear(CONDITION);
             return None;
         }
-        let record = Record::read(&self.renewal.folder).unwrap_or_default();
+        let record = match Record::read(&self.renewal.folder) {
+            Ok(record) => record,
+            Err(error) => {
+                // What failed before is not known: nothing is tried.
+                say("StoreFailed", unreadable(&self.renewal.folder, &error));
+                return None;
+            }
+        };
         let program = Program { version, sha256 };
         if let Some(failed) = record.failure(&sha256).filter(|failed| failed.blocked) {
             let hint = "name another version in burgee.yaml, or `burgee-agent retry`";
@@ -285,6 +295,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         };
         if busy {
             return Some(("Busy", "a revision is on its way; it begins after that".to_owned()));
+        }
+        // A new one has to reach the repository: where nobody can, it would fail for nothing.
+        if self.polling.link() != LinkState::Up {
+            return Some(("Offline", "it waits until the fleet repository is reached again".to_owned()));
         }
         let ours = [state.accepted.as_ref().map(|accepted| &accepted.revision), state.good.as_ref()];
         let kept = ours.into_iter().flatten().find_map(|revision| self.context.kept(revision));
@@ -339,7 +353,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     /// Whether this agent has proved itself, or is to give up.
     fn on_trial(&mut self, until: Instant) -> bool {
         let state = self.context.state();
-        let reached = self.polling.has_answered() && self.polling.link() == fleet::wire::status::LinkState::Up;
+        let reached = self.polling.has_answered() && self.polling.link() == LinkState::Up;
         let seen = state.phase.at().is_none() || self.context.is_observed();
         if reached && seen {
             self.pass(&state);
@@ -408,8 +422,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     /// The hub and the history hear of each failure once.
     fn tell_failures(&mut self) {
         let mut untold = Vec::new();
-        let record = Record::read(&self.renewal.folder).unwrap_or_default();
-        if record.failed.iter().all(|failed| failed.told) {
+        // One that can't be read is told of where it is needed.
+        if Record::read(&self.renewal.folder).is_ok_and(|record| record.failed.iter().all(|failed| failed.told)) {
             return;
         }
         self.remember(|record| {
@@ -436,12 +450,19 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             record.write(folder)
         });
         if let Err(error) = &done {
-            tracing::error!(%error, "the record of downloaded agents can't be written");
-            let message = format!("the record of agents in {} can't be written: {error}", folder.display());
-            self.context.set(CONDITION, false, "StoreFailed", message);
+            tracing::error!(%error, "the record of downloaded agents can't be read or written");
+            self.context.set(CONDITION, false, "StoreFailed", unreadable(folder, error));
         }
         done.is_ok()
     }
+}
+
+/// What a person reads of a record that can't be read or written.
+fn unreadable(folder: &std::path::Path, error: &std::io::Error) -> String {
+    format!(
+        "the record of agents, {}, can't be read or written: {error}\nhint: look at the disk; if the file is damaged, remove it and restart the agent: the installed one runs then",
+        folder.join("record.json").display()
+    )
 }
 
 /// The digest of the program that this process runs.

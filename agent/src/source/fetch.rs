@@ -28,9 +28,9 @@ use super::http::AgentHttp;
 use super::judging::{AtHand, accepted, commit_id, object_id, refusal};
 use super::local::{self, Local};
 use super::meter::{Failure, Meter};
-use super::packs::ObjectError;
 use super::session::{Depth, Session, Spawned, over_http, over_pipes, spawn};
-use super::tree::{self, BadTree};
+use super::tree;
+use super::trouble::{Trouble, incomplete};
 use super::{Shared, Verified, Work, error, object_limit, signed_by};
 
 /// The first clone's depth.
@@ -449,54 +449,5 @@ impl Fetch<'_> {
         }
         self.work.local = opened;
         Ok(())
-    }
-}
-
-/// Trouble on the way: said as it is, or mended by fetching anew.
-enum Trouble {
-    Said(SourceError),
-    Tree(CommitId, BadTree),
-    Damaged(CommitId, BadTree),
-}
-
-impl From<SourceError> for Trouble {
-    fn from(error: SourceError) -> Self {
-        Self::Said(error)
-    }
-}
-
-impl Trouble {
-    fn absent(id: &CommitId) -> Self {
-        Self::Said(error::local_failure("read", id.as_str(), error::Cause("it is not in the local repository")))
-    }
-
-    /// What can't be read or is not there may be the disk's doing.
-    fn sorted(self) -> Self {
-        match self {
-            Self::Tree(id, bad) => match bad {
-                BadTree::Missing(_)
-                | BadTree::Object(ObjectError::Decode { .. } | ObjectError::Hash { .. } | ObjectError::Open { .. }) => {
-                    Self::Damaged(id, bad)
-                }
-                content => Self::Tree(id, content),
-            },
-            other => other,
-        }
-    }
-
-    fn into_error(self) -> SourceError {
-        match self {
-            Self::Said(error) => error,
-            Self::Tree(id, bad) | Self::Damaged(id, bad) => error::bad_tree(&id, bad),
-        }
-    }
-}
-
-fn incomplete(head: ObjectId) -> SourceError {
-    SourceError::Untrusted {
-        commit: head.to_string(),
-        reason: "IncompletePack",
-        cause: "the host names it and does not send it".to_owned(),
-        hint: None,
     }
 }

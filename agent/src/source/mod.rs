@@ -20,6 +20,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod trouble;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

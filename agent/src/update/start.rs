@@ -32,15 +32,28 @@ pub struct Launched {
     pub trial: bool,
 }
 
-/// Turns into the program that is due, if it is another; returns as what this
-/// process runs otherwise. To be called before anything is opened.
+/// As what this process runs, as it is.
 #[must_use]
-pub fn begin(store: &Path) -> Launched {
-    if let Some(base) = std::env::var_os(BASE) {
-        return Launched { base: base.into(), by_base: true, trial: std::env::var_os(TRIAL).is_some() };
+pub fn itself() -> Launched {
+    match std::env::var_os(BASE) {
+        Some(base) => Launched { base: base.into(), by_base: true, trial: std::env::var_os(TRIAL).is_some() },
+        None => {
+            let base = std::env::current_exe().unwrap_or_else(|_| "burgee-agent".into());
+            Launched { base, by_base: false, trial: false }
+        }
     }
-    let base = std::env::current_exe().unwrap_or_else(|_| "burgee-agent".into());
-    let own = Launched { base: base.clone(), by_base: false, trial: false };
+}
+
+/// Turns into the program that is due, if it is another; returns as what this
+/// process runs otherwise. To be called before anything is opened. One that
+/// can't prove itself (`run --once`) begins no trial: `tries` is false.
+#[must_use]
+pub fn begin(store: &Path, tries: bool) -> Launched {
+    let own = itself();
+    if own.by_base {
+        return own;
+    }
+    let base = own.base.clone();
     let folder = folder(store);
     let mut record = match Record::read(&folder) {
         Ok(record) if record == Record::default() => return own,
@@ -50,6 +63,9 @@ pub fn begin(store: &Path) -> Launched {
             return own;
         }
     };
+    if !tries {
+        record.trial = None;
+    }
     let digest = match digest_of(&base) {
         Ok(digest) => digest,
         Err(error) => {

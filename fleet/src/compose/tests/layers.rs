@@ -1,8 +1,6 @@
 //! Anchors, `.env`, several files, `extends` and `include`.
 
-use std::collections::BTreeMap;
-
-use super::{project, read_files};
+use super::{dict, project, read_files};
 use crate::compose::model::{MountSource, Project};
 
 #[track_caller]
@@ -15,10 +13,6 @@ fn refused(files: &[(&str, &str)], want: &str) {
     let errors = read_files(files, &[]).map(|read| read.project).unwrap_err();
     let first = errors[0].split("\nhint:").next().unwrap();
     assert_eq!((first, errors.len()), (want, 1), "{errors:#?}");
-}
-
-fn dict(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 #[test]

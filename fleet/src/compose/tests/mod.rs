@@ -2,7 +2,9 @@
 
 mod errors;
 mod examples;
+mod keys;
 mod layers;
+mod mounts;
 mod random;
 mod schema;
 mod services;
@@ -33,6 +35,14 @@ pub(super) fn read_files(files: &[(&str, &str)], vars: &[(&str, &str)]) -> Resul
         format!("{finding}{hint}")
     };
     read(request).map_err(|errors| errors.into_iter().map(shown).collect())
+}
+
+pub(super) fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+pub(super) fn dict(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// The project of one file.
