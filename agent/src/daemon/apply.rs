@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use fleet::desired::{Blobs, DesiredApp, OnFailure, PrunePolicy};
 use fleet::name::AppName;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 
 use super::context::{Context, NO_PINS, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::probe;
+use super::steps::{Carried, carry_out};
 use crate::phase::Phase;
 use crate::plan::{order, prune};
 use crate::ports::Reason;
@@ -187,9 +186,6 @@ pub(crate) async fn converge<P: Parts>(
 /// How often a world that keeps changing is planned for again.
 const REPLANS: u32 = 5;
 
-/// Steps of one group that are under way at a time.
-const AT_ONCE: usize = 8;
-
 async fn converge_in<P: Parts, R: Runtime>(
     context: &Context<P>,
     adapter: &R,
@@ -213,8 +209,12 @@ async fn converge_in<P: Parts, R: Runtime>(
         union.extend(plan.inventory.clone());
         // Before the first step: what the steps will own is on disk.
         own(context, subject.app, runtime, union.clone(), Mark::Begun(withheld.clone())).map_err(journal)?;
-        let mut changed = Vec::new();
-        let executed = execute(adapter, subject, &union, &plan.steps, &mut done, &mut changed, stop).await;
+        let run = async |step: &Step<R::Data>| {
+            tracing::info!(app = %subject.app, verb = ?step.verb, object = %step.object, why = step.why, "step");
+            adapter.execute(subject.task(&union), step).await
+        };
+        let carried = carry_out(&plan.steps, stop, run, |step| done.push(line(step))).await;
+        let Carried { ended, mut changed } = carried;
         // What could not be made is somebody's: it was named as ours before the
         // first step, and must not be taken for ours by the next plan.
         let made = |object: &Object| plan.steps.iter().any(|it| it.object == *object && it.verb == Verb::Create);
@@ -223,7 +223,7 @@ async fn converge_in<P: Parts, R: Runtime>(
             changed.iter().for_each(|object| drop(union.remove(object)));
             own(context, subject.app, runtime, union, Mark::Begun(withheld.clone())).map_err(journal)?;
         }
-        match executed {
+        match ended {
             Ok(Outcome::Interrupted) => return Ok(Converged { outcome: Outcome::Interrupted, steps: done }),
             Ok(Outcome::Done) => {
                 own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
@@ -240,70 +240,6 @@ async fn converge_in<P: Parts, R: Runtime>(
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-async fn execute<R: Runtime>(
-    adapter: &R,
-    subject: Subject<'_>,
-    inventory: &Inventory,
-    steps: &[Step<R::Data>],
-    done: &mut Vec<String>,
-    changed: &mut Vec<Object>,
-    stop: &Cell<bool>,
-) -> Result<Outcome, RuntimeError> {
-    let mut later = steps;
-    while let Some(first) = later.first() {
-        let together = later.iter().take_while(|step| first.group.is_some() && step.group == first.group).count();
-        let (now, rest) = later.split_at(together.max(1));
-        if at_once(adapter, subject, inventory, now, done, changed, stop).await? == Outcome::Interrupted {
-            return Ok(Outcome::Interrupted);
-        }
-        later = rest;
-    }
-    Ok(Outcome::Done)
-}
-
-/// Carries out steps of one group. Those that have begun come to their end
-/// also when one fails or a stop is asked for: what became of them is known.
-/// The first failure is returned; every object that was not as it was planned
-/// for is in `changed`.
-async fn at_once<R: Runtime>(
-    adapter: &R,
-    subject: Subject<'_>,
-    inventory: &Inventory,
-    steps: &[Step<R::Data>],
-    done: &mut Vec<String>,
-    changed: &mut Vec<Object>,
-    stop: &Cell<bool>,
-) -> Result<Outcome, RuntimeError> {
-    let mut waiting = steps.iter().peekable();
-    let mut running = FuturesUnordered::new();
-    let mut failed = None;
-    loop {
-        while failed.is_none()
-            && !stop.get()
-            && running.len() < AT_ONCE
-            && let Some(step) = waiting.next()
-        {
-            tracing::info!(app = %subject.app, verb = ?step.verb, object = %step.object, why = step.why, "step");
-            running.push(async move { (step, adapter.execute(subject.task(inventory), step).await) });
-        }
-        match running.next().await {
-            Some((step, Ok(()))) => done.push(line(step)),
-            Some((_, Err(error))) => {
-                if let RuntimeError::Changed { object } = &error {
-                    changed.push(object.clone());
-                }
-                failed.get_or_insert(error);
-            }
-            None => break,
-        }
-    }
-    match failed {
-        Some(error) => Err(error),
-        None if waiting.peek().is_some() => Ok(Outcome::Interrupted),
-        None => Ok(Outcome::Done),
     }
 }
 

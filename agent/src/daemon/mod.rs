@@ -17,6 +17,7 @@ mod probe;
 mod record;
 mod renew;
 mod status;
+mod steps;
 mod tally;
 mod wake;
 mod watch;
