@@ -4,10 +4,12 @@
 
 mod agents;
 
+use std::process::Command;
 use std::time::Duration;
 
 use agents::{Updates, VERSION, executable};
 use harness::disk::Disk;
+use harness::process::{output, run};
 use harness::stage::condition;
 use harness::wait::{never, until};
 use serde_json::Value;
@@ -151,6 +153,18 @@ fn one_that_crashes_goes_and_stays_gone() {
     never("it is tried again", Duration::from_secs(5), || updates.runs().as_deref() == Some(crashing.as_str()));
     assert_eq!(updates.supervisor().starts(), starts + 1);
 
+    // Also while what is remembered of it can't be read: then nothing is tried at all.
+    let record = updates.stage.device.store().join("agent/record.json");
+    let kept = std::fs::read(&record).unwrap();
+    std::fs::write(&record, "{").unwrap();
+    updates.supervisor().kill();
+    let message = wait_reason(&updates, "StoreFailed", 20);
+    assert!(message.contains("record.json") && message.contains("hint:"), "{message}");
+    never("it is tried for want of a memory", Duration::from_secs(3), || {
+        updates.runs().as_deref() == Some(crashing.as_str())
+    });
+    std::fs::write(&record, kept).unwrap();
+
     // A newer commit that names it again is no way around; another version is.
     updates.stage.content("three", true);
     let third = updates.stage.push("another commit");
@@ -190,6 +204,13 @@ fn one_that_never_reaches_the_repository_goes_back_by_itself_and_is_blocked_the_
     updates.stage.device.sync();
     let message = wait_reason(&updates, "OnTrial", 30);
     assert!(message.contains("has not reached the fleet repository"), "{message}");
+    // Somebody who starts one beside it, or asks for one pass, uses up no start of the trial.
+    for words in [&["run"][..], &["run", "--once"], &["run"], &["run"]] {
+        let mut beside = Command::new(&updates.base);
+        let beside = output(beside.arg("--config").arg(updates.stage.device.config()).args(words));
+        assert!(!beside.status.success(), "{beside:?}");
+    }
+    assert_eq!(updates.record()["trial"]["starts"], 1);
     let message = wait_reason(&updates, "NotInTime", 40);
     assert!(message.contains("tried again"), "{message}");
     assert_eq!(updates.supervisor().starts(), 1, "it went back by itself");
@@ -216,8 +237,7 @@ fn it_waits_where_a_revision_would_and_a_package_goes_before_it() {
     wait_passed(&updates, &digest, 60);
 
     // A window that is shut.
-    let hour: u32 =
-        harness::process::run(std::process::Command::new("date").args(["-u", "+%H"])).trim().parse().unwrap();
+    let hour: u32 = run(Command::new("date").args(["-u", "+%H"])).trim().parse().unwrap();
     let shut = format!("{{apply: {{from: \"{:02}:00\", for: 1h, tz: UTC}}}}", (hour + 12) % 24);
     updates
         .stage

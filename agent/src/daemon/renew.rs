@@ -255,7 +255,10 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let Some((url, sha256)) = MACHINE.and_then(|machine| release.for_machine(machine)) else {
             let machine = MACHINE.unwrap_or("this machine");
             let hint = "name its digest under agent.sha256 in burgee.yaml; until then the device keeps its agent";
-            say("NotForThisMachine", format!("burgee.yaml names agent {version}, but none for {machine}\nhint: {hint}"));
+            say(
+                "NotForThisMachine",
+                format!("burgee.yaml names agent {version}, but none for {machine}\nhint: {hint}"),
+            );
             return None;
         };
         if word.running == Some(sha256) {
