@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -227,6 +228,32 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(100));
         }
         Err(format!("the machine was not up after {} s", BOOT.as_secs()).into())
+    }
+
+    /// Asks for the agent's `status` until it is as wanted; panics with the journal.
+    ///
+    /// # Panics
+    /// After so many seconds.
+    #[track_caller]
+    pub fn wait_status(
+        &self,
+        what: &str,
+        seconds: u64,
+        status: impl Fn() -> Option<Value>,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let start = Instant::now();
+        loop {
+            match status() {
+                Some(status) if wanted(&status) => return status,
+                status if start.elapsed() > Duration::from_secs(seconds) => {
+                    let log = self.run(["journalctl", "--no-pager", "--lines=60"]).map(|log| log.stdout);
+                    let log = log.unwrap_or_default();
+                    panic!("still waiting: {what}\n{status:#?}\n{}", String::from_utf8_lossy(&log))
+                }
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
     }
 
     /// Runs a command in the machine, as root, and waits for its end.

@@ -15,6 +15,28 @@ use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// A device whose app `shop` has these objects, applied; the commit.
+fn shop(objects: &[Value]) -> (&'static Cluster, Stage, String) {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    stage.manifest("shop", "x.yaml", objects);
+    let good = stage.pushed("first");
+    (cluster, stage, good)
+}
+
+/// The one value of a map.
+fn value(cluster: &Cluster, space: &str, name: &str) -> Value {
+    cluster.get(space, "configmap", name)["data"]["value"].clone()
+}
+
+/// A device of one app that reaches the server by way of faults.
+fn by_way_of(cluster: &'static Cluster) -> (Between, Stage) {
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space, &[("shop", "")], "");
+    (between, stage)
+}
+
 /// Refuses some values: one at once, one only when it is meant.
 fn house_rules(request: &Value) -> Option<&'static str> {
     match request["object"]["data"]["value"].as_str() {
@@ -26,12 +48,9 @@ fn house_rules(request: &Value) -> Option<&'static str> {
 
 #[test]
 fn a_webhook_that_refuses_is_quoted_and_nothing_is_lost() {
-    let cluster = Cluster::shared();
-    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let (cluster, mut stage, good) = shop(&[config_map("a", "1"), config_map("b", "1")]);
     let space = stage.space.clone();
-    let value = |name: &str| cluster.get(&space, "configmap", name)["data"]["value"].clone();
-    stage.manifest("shop", "x.yaml", &[config_map("a", "1"), config_map("b", "1")]);
-    let good = stage.pushed("first");
+    let value = |name: &str| value(cluster, &space, name);
     let _webhook = Webhook::start(cluster, &space, house_rules);
 
     // Refused where it is tried: nothing was changed.
@@ -51,12 +70,9 @@ fn a_webhook_that_refuses_is_quoted_and_nothing_is_lost() {
 
 #[test]
 fn a_webhook_that_is_down_is_waited_for() {
-    let cluster = Cluster::shared();
-    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let (cluster, mut stage, _) = shop(&[config_map("a", "1")]);
     let space = stage.space.clone();
-    let value = |name: &str| cluster.get(&space, "configmap", name)["data"]["value"].clone();
-    stage.manifest("shop", "x.yaml", &[config_map("a", "1")]);
-    stage.pushed("first");
+    let value = |name: &str| value(cluster, &space, name);
     let mut webhook = Webhook::start(cluster, &space, house_rules);
     webhook.down();
     stage.manifest("shop", "x.yaml", &[config_map("a", "2"), config_map("b", "1")]);
@@ -74,12 +90,9 @@ fn a_webhook_that_is_down_is_waited_for() {
 
 #[test]
 fn an_api_certificate_that_is_not_valid_yet_is_waited_for() {
-    let cluster = Cluster::shared();
-    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let (cluster, mut stage, good) = shop(&[config_map("a", "1"), config_map("b", "1")]);
     let space = stage.space.clone();
-    let value = |name: &str| cluster.get(&space, "configmap", name)["data"]["value"].clone();
-    stage.manifest("shop", "x.yaml", &[config_map("a", "1"), config_map("b", "1")]);
-    let good = stage.pushed("first");
+    let value = |name: &str| value(cluster, &space, name);
     stage.device.kill();
 
     // In 1970 by its clock; meanwhile the objects drift, and one is to go.
@@ -114,9 +127,8 @@ fn an_api_certificate_that_is_not_valid_yet_is_waited_for() {
 #[test]
 fn what_appears_between_the_look_and_the_first_apply_is_not_overwritten() {
     let cluster = Cluster::shared();
-    let between = Between::start(cluster);
-    let space = cluster.namespace();
-    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space.clone(), &[("shop", "")], "");
+    let (between, mut stage) = by_way_of(cluster);
+    let space = stage.space.clone();
     stage.manifest("shop", "x.yaml", &[config_map("ours", "1")]);
     let good = stage.pushed("first");
     let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "namespace": space}, "data": {"other": "theirs"}});
@@ -199,9 +211,8 @@ fn what_kubectl_applied_is_adopted_with_all_its_fields() {
 #[test]
 fn a_busy_server_is_asked_again_and_a_namespace_too_many_is_passed_by() {
     let cluster = Cluster::shared();
-    let between = Between::start(cluster);
-    let space = cluster.namespace();
-    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space.clone(), &[("shop", "")], "");
+    let (between, mut stage) = by_way_of(cluster);
+    let space = stage.space.clone();
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": space, "namespace": space}, "rules": []});
     let maps = |value: &str| -> Vec<Value> {
         (0..12).map(|n| config_map(&format!("map-{n}"), value)).chain([role.clone()]).collect()
@@ -227,9 +238,8 @@ fn a_busy_server_is_asked_again_and_a_namespace_too_many_is_passed_by() {
 #[test]
 fn a_server_that_hangs_under_a_watch_hides_no_drift() {
     let cluster = Cluster::shared();
-    let between = Between::start(cluster);
-    let space = cluster.namespace();
-    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space.clone(), &[("shop", "")], "");
+    let (between, mut stage) = by_way_of(cluster);
+    let space = stage.space.clone();
     stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
     stage.pushed("first");
     // It takes connections, and nobody takes them from it.

@@ -325,46 +325,21 @@ fn the_hubs_image_serves_in_an_engine() {
     let port = free_port();
     let (mount, publish) = (format!("{}:/etc/burgee:ro", settings.display()), format!("127.0.0.1:{port}:8710"));
     let reference = format!("burgee-hub:{FIRST}");
-    docker(&[
-        "run",
-        "--detach",
-        "--network=fleet",
-        "--name",
-        "hub",
-        "--read-only",
-        "--cap-drop=ALL",
-        "-v",
-        &mount,
-        "-v",
-        "hub:/var/lib/burgee-hub",
-        "-p",
-        &publish,
-        &reference,
-    ]);
-    until("the hub answers", Duration::from_secs(30), || get(port, "/healthz").filter(|(status, _)| *status == 200));
+    let serve = || {
+        let run = ["run", "--detach", "--network=fleet", "--name", "hub", "--read-only", "--cap-drop=ALL"];
+        docker(&[&run[..], &["-v", &mount, "-v", "hub:/var/lib/burgee-hub", "-p", &publish, &reference]].concat());
+        until("the hub answers", Duration::from_secs(30), || {
+            get(port, "/healthz").filter(|(status, _)| *status == 200)
+        });
+    };
+    serve();
     let hub = ["exec", "hub", "/usr/bin/burgee-hub", "--config", "/etc/burgee/hub.toml"];
     let token = docker(&[&hub[..], &["token", "create", "--uses", "1"]].concat());
     assert!(token.starts_with("bjt_"), "{token}");
 
     // The image alone goes; what the hub knows is in the volume.
     docker(&["rm", "--force", "hub"]);
-    docker(&[
-        "run",
-        "--detach",
-        "--network=fleet",
-        "--name",
-        "hub",
-        "-v",
-        &mount,
-        "-v",
-        "hub:/var/lib/burgee-hub",
-        "-p",
-        &publish,
-        &reference,
-    ]);
-    until("the hub answers again", Duration::from_secs(30), || {
-        get(port, "/healthz").filter(|(status, _)| *status == 200)
-    });
+    serve();
     let tokens = docker(&[&hub[..], &["token", "list"]].concat());
     assert!(tokens.contains("0/1"), "{tokens}");
 }

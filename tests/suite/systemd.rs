@@ -170,18 +170,7 @@ impl Stage {
 
     #[track_caller]
     fn wait(&self, what: &str, seconds: u64, wanted: impl Fn(&Value) -> bool) -> Value {
-        let start = std::time::Instant::now();
-        loop {
-            let status = self.status();
-            match status {
-                Some(status) if wanted(&status) => return status,
-                status if start.elapsed() > Duration::from_secs(seconds) => {
-                    let log = self.run(&["journalctl", "--no-pager", "--lines=60"]);
-                    panic!("still waiting: {what}\n{status:#?}\n{}", String::from_utf8_lossy(&log.stdout))
-                }
-                _ => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
+        self.machine.wait_status(what, seconds, || self.status(), wanted)
     }
 
     #[track_caller]
