@@ -197,10 +197,9 @@ fn one_that_never_reaches_the_repository_goes_back_by_itself_and_is_blocked_the_
     let (mut updates, first) = Updates::new(10);
     updates.run();
     updates.stage.device.wait_steady(&first, 30);
-    // The real agent, with a fault that only shows once it runs: it asks another host.
-    let deaf = format!("exec {} \"$@\" --set source.url=https://127.0.0.1:1/none.git", updates.base.display());
-    let digest = updates.publish("deaf", &updates.script("7.2.0", &deaf));
-    updates.want("7.2.0", "deaf", &digest);
+    // The real agent, with a fault that only shows once it runs: it asks for what no Git host has.
+    let digest = updates.publish("deaf", &updates.with_other_words(b"info/refs?service=", b"info/nope?service="));
+    updates.want(VERSION, "deaf", &digest);
     updates.stage.device.sync();
     let message = wait_reason(&updates, "OnTrial", 30);
     assert!(message.contains("has not reached the fleet repository"), "{message}");

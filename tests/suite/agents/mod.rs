@@ -73,6 +73,18 @@ impl Updates {
         program
     }
 
+    /// The same program with other words of the same length in its text.
+    pub fn with_other_words(&self, old: &[u8], new: &[u8]) -> Vec<u8> {
+        assert_eq!(old.len(), new.len());
+        let mut program = std::fs::read(&self.base).expect("the program");
+        let at: Vec<usize> = (0..program.len() - old.len()).filter(|at| program[*at..].starts_with(old)).collect();
+        assert!(!at.is_empty(), "the program has no {}", String::from_utf8_lossy(old));
+        for at in at {
+            program[at..at + new.len()].copy_from_slice(new);
+        }
+        program
+    }
+
     /// A program that tells its version, and does `what` when it is to run.
     pub fn script(&self, version: &str, what: &str) -> Vec<u8> {
         format!("#!/bin/sh\n[ \"$1\" != --version ] || {{ echo burgee-agent {version}; exit; }}\n{what}\n").into_bytes()
