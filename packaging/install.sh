@@ -2,7 +2,7 @@
 # Installs burgee from a release: a folder, or an address.
 #
 #   install.sh [install] [--from FOLDER|URL] [--version V] [agent] [hub] [cli]
-#   install.sh uninstall [--purge]
+#   install.sh uninstall [--purge [agent] [hub]]
 #
 #   agent, hub, cli      what to install; the agent where nothing is named. An
 #                        upgrade (install again) keeps what is there
@@ -14,7 +14,8 @@
 #   --root FOLDER        installs into the root of an image; nothing is started
 #   --no-start           enables the services, but does not start them
 #   --allow-downgrade    takes a version that is older than what is installed
-#   --purge              uninstall: settings and state, too
+#   --purge              uninstall: settings and state of what is uninstalled,
+#                        too, or of the parts that are named
 #   --help
 #
 # Nothing is unpacked, and nothing runs, before its checksum is found in
@@ -56,6 +57,7 @@ case "$prefix" in /*) ;; *) fail 2 "--prefix $prefix is not absolute" ;; esac
 [ -z "$root" ] || [ -d "$root" ] || fail 2 "--root $root is no folder"
 # What is installed: the version, what of it, then a file a line.
 record=$root$prefix/share/burgee/installed
+WANTS=/etc/systemd/system/multi-user.target.wants
 [ "$(id -u)" = 0 ] || fail 1 "this needs root" "sudo $0 …"
 
 # systemd: of this machine, or of the image.
@@ -84,13 +86,40 @@ remove_listed() { # a record, and one whose files stay
   done
 }
 
+# A service that nobody can be asked to stop.
+runs_unheld() { # part
+  if [ -n "$root" ] || has_systemd; then return 1; fi
+  for exe in /proc/[0-9]*/exe; do
+    case "$1 $(readlink "$exe" 2>/dev/null)" in
+      "$1 $prefix/bin/burgee-$1"* | "agent /var/lib/burgee/agent/"*) return 0 ;;
+    esac
+  done
+  return 1
+}
+
 if [ "$command" = uninstall ]; then
+  had=''
   if [ -e "$record" ]; then
-    for part in $(sed -n 2p "$record"); do
+    had=$(sed -n 2p "$record")
+  elif [ -z "$purge" ] || [ -z "$parts" ]; then
+    fail 1 "nothing is installed below $root$prefix" "--prefix, or the package manager where it came as a package; uninstall --purge agent takes what an uninstalled agent left"
+  fi
+  for part in $had $parts; do
+    if runs_unheld "$part"; then fail 1 "burgee-$part runs" "have your init stop it first"; fi
+    if [ -n "$purge" ] && [ -e "$root/usr/bin/burgee-$part" ]; then
+      fail 1 "burgee-$part is installed as a package ($root/usr/bin/burgee-$part): its settings and state are left alone" "uninstall without --purge, or purge the package"
+    fi
+  done
+  if [ -e "$record" ]; then
+    for part in $had; do
       unit=$(unit_of "$part")
-      if [ -z "$unit" ] || ! is_live; then continue; fi
-      [ "$part" != hub ] || systemctl disable --now burgee-hub.socket >/dev/null 2>&1 || :
-      systemctl disable --now "$unit" >/dev/null 2>&1 || :
+      [ -n "$unit" ] || continue
+      if is_live; then
+        [ "$part" != hub ] || systemctl disable --now burgee-hub.socket >/dev/null 2>&1 || :
+        systemctl disable --now "$unit" >/dev/null 2>&1 || :
+      else
+        rm -f "$root$WANTS/$unit"
+      fi
     done
     version=$(sed -n 1p "$record")
     remove_listed "$record"
@@ -98,17 +127,25 @@ if [ "$command" = uninstall ]; then
     rmdir "$root$prefix/share/burgee" 2>/dev/null || :
     if is_live; then systemctl daemon-reload || :; fi
     say "burgee $version is uninstalled; what it made run keeps running"
-  elif [ -z "$purge" ]; then
-    fail 1 "nothing is installed below $root$prefix" "--prefix, or the package manager where it came as a package"
   fi
-  if [ -n "$purge" ]; then
-    rm -rf "$root/var/lib/burgee" "$root/var/lib/burgee-hub" "$root/etc/burgee/agent.d"
-    for file in agent.toml hub.toml allowed_signers revoked_keys; do rm -f "$root/etc/burgee/$file"; done
-    rmdir "$root/etc/burgee" 2>/dev/null || :
-    say "settings and state are gone"
-  else
-    say "settings and state are kept (/etc/burgee, /var/lib/burgee…): uninstall --purge takes them, too"
+  if [ -z "$purge" ]; then
+    say "settings and state are kept (/etc/burgee, /var/lib/burgee…): uninstall --purge ${had:-agent} takes them, too"
+    exit 0
   fi
+  for part in $had $parts; do
+    case "$part" in
+      agent)
+        # Files that containers mount lie there, too.
+        if [ -d "$root/var/lib/burgee/apps" ]; then say "containers with files of the fleet repository will not start again: those files are gone"; fi
+        rm -rf "$root/var/lib/burgee" "$root/etc/burgee/agent.d"
+        for file in agent.toml allowed_signers revoked_keys; do rm -f "$root/etc/burgee/$file"; done ;;
+      hub)
+        rm -rf "$root/var/lib/burgee-hub"
+        rm -f "$root/etc/burgee/hub.toml" ;;
+    esac
+  done
+  rmdir "$root/etc/burgee" 2>/dev/null || :
+  say "settings and state are gone"
   exit 0
 fi
 
@@ -174,7 +211,7 @@ get() { # name; 1 if it is not there
   esac
 }
 
-name=burgee-$VERSION-$arch
+release=burgee-$VERSION-$arch
 get SHA256SUMS || fail 3 "there is no SHA256SUMS in $from" "--from names the folder or address of a release"
 get SHA256SUMS.sig || fail 3 "SHA256SUMS in $from is not signed (SHA256SUMS.sig is missing)" "a release has both; nothing was installed"
 if [ -n "$signers" ]; then
@@ -185,29 +222,40 @@ elif [ -n "$RELEASE_KEY" ]; then
 else
   fail 2 "who may sign releases?" "this file is not from a signed release: say --signers FILE"
 fi
-# The principal is whoever the file says that key is; that the key is there is what counts.
-who=$(ssh-keygen -Y find-principals -s "$work/SHA256SUMS.sig" -f "$work/signers" 2>/dev/null | head -n 1) || who=''
-[ -n "$who" ] || fail 3 "SHA256SUMS is not signed by a key that may sign releases" "nothing was installed; get the release again from where you trust, or correct --signers"
-ssh-keygen -q -Y verify -f "$work/signers" -I "$who" -n burgee-release -s "$work/SHA256SUMS.sig" <"$work/SHA256SUMS" >/dev/null 2>&1 ||
-  fail 3 "the signature over SHA256SUMS is wrong" "the file was changed; nothing was installed"
-want=$(awk -v file="$name.tar.gz" '$2 == file { print $1 }' "$work/SHA256SUMS")
+# The principal is whoever the file says that key is; that the key is there, for
+# releases, is what counts. A key may stand there for other things, too.
+ssh-keygen -Y find-principals -s "$work/SHA256SUMS.sig" -f "$work/signers" >/dev/null 2>&1 ||
+  fail 3 "SHA256SUMS is not signed by a key that may sign releases" "nothing was installed; get the release again from where you trust, or correct --signers"
+# ssh-keygen names the first line with that key alone.
+awk '!/^[ \t]*(#|$)/ { n = split($1, names, ","); for (i = 1; i <= n; i++) print names[i] }' "$work/signers" >"$work/principals"
+who=''
+while IFS= read -r name; do
+  if ssh-keygen -q -Y verify -f "$work/signers" -I "$name" -n burgee-release -s "$work/SHA256SUMS.sig" <"$work/SHA256SUMS" >/dev/null 2>&1; then
+    who=$name
+    break
+  fi
+done <"$work/principals"
+[ -n "$who" ] || fail 3 "the signature over SHA256SUMS is wrong" "the file was changed, or the key may not sign for burgee-release; nothing was installed"
+want=$(awk -v file="$release.tar.gz" '$2 == file { print $1 }' "$work/SHA256SUMS")
 case "$want" in
-  '') fail 3 "the signed SHA256SUMS does not name $name.tar.gz" "$(awk '/\.tar\.gz$/ { printf "%s ", $2 }' "$work/SHA256SUMS")are what it names" ;;
-  *[!0-9a-f]*) fail 3 "the signed SHA256SUMS names $name.tar.gz twice, or without a checksum" ;;
+  '') fail 3 "the signed SHA256SUMS does not name $release.tar.gz" "$(awk '/\.tar\.gz$/ { printf "%s ", $2 }' "$work/SHA256SUMS")are what it names" ;;
+  *[!0-9a-f]*) fail 3 "the signed SHA256SUMS names $release.tar.gz twice, or without a checksum" ;;
 esac
-get "$name.tar.gz" || fail 1 "there is no $name.tar.gz in $from"
-have=$(sha256sum "$work/$name.tar.gz" | cut -d' ' -f1)
-[ "$have" = "$want" ] || fail 3 "$name.tar.gz is not what was signed: SHA-256 $have, expected $want" "nothing was installed; get it again"
+get "$release.tar.gz" || fail 1 "there is no $release.tar.gz in $from"
+have=$(sha256sum "$work/$release.tar.gz" | cut -d' ' -f1)
+[ "$have" = "$want" ] || fail 3 "$release.tar.gz is not what was signed: SHA-256 $have, expected $want" "nothing was installed; get it again"
 say "burgee $VERSION for $arch is signed by $who"
 
-gzip -dc "$work/$name.tar.gz" | tar -x -C "$work" --no-same-owner -f -
-tree=$work/$name
+gzip -dc "$work/$release.tar.gz" | tar -x -C "$work" --no-same-owner -f -
+tree=$work/$release
 printf '%s\n%s\n' "$VERSION" "$parts" >"$work/installed"
 place() { # mode, file of the release, to; lists it
   mkdir -p "$root${3%/*}"
   # Renamed into place: a program that runs is not written to.
   cp "$2" "$root$3.burgee-new"
   chmod "$1" "$root$3.burgee-new"
+  # On the disk before it has its name: power may fail at any time.
+  sync "$root$3.burgee-new" 2>/dev/null || sync
   mv -f "$root$3.burgee-new" "$root$3"
   printf '%s\n' "$3" >>"$work/installed"
 }
@@ -254,20 +302,24 @@ if [ -e "$record" ]; then remove_listed "$record" "$work/installed"; fi
 mkdir -p "${record%/*}"
 cp "$work/installed" "$record.new"
 mv -f "$record.new" "$record"
+sync
 
 if is_live; then
   systemctl daemon-reload
   for unit in $units; do
     # Installed before, and disabled by its owner: it stays so.
-    case " $had " in *" $(part_of "$unit") "*) systemctl --quiet is-enabled "$unit" || continue ;; esac
+    case " $had " in
+      *" $(part_of "$unit") "*)
+        if ! systemctl --quiet is-enabled "$unit"; then say "$unit is disabled, and stays so"; continue; fi ;;
+    esac
     systemctl --quiet enable "$unit"
     if [ -n "$start" ]; then systemctl restart "$unit" || fail 1 "$unit does not start" "journalctl -u $unit"; fi
   done
 elif has_systemd; then
   for unit in $units; do
-    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
-    ln -sfn "../$unit" "$root/etc/systemd/system/multi-user.target.wants/$unit"
-    echo "/etc/systemd/system/multi-user.target.wants/$unit" >>"$record"
+    # In no record: what systemctl says of it is what counts from then on.
+    mkdir -p "$root$WANTS"
+    ln -sfn "../$unit" "$root$WANTS/$unit"
   done
 elif [ -n "$units" ]; then
   say "there is no systemd here: have your init start, and start again when it ends:"

@@ -175,6 +175,11 @@ fn what_was_not_signed_is_refused_before_it_is_unpacked() {
     stage.refuses("a file with another key", &release, &by_file, 3, "not signed by a key that may sign releases");
     name_signer(&stage.releases.key());
     stage.installs(&release, &by_file);
+    // A key that stands there for something else, too.
+    let key = public(&stage.releases.key());
+    let lines = format!("git namespaces=\"git\" {key}release namespaces=\"burgee-release\" {key}");
+    fs::write(&signers, lines).expect("a file");
+    stage.installs(&release, &by_file);
 }
 
 #[test]
@@ -221,6 +226,12 @@ fn installs_upgrades_and_uninstalls_in_an_image() {
     stage.refuses("a package is there", &next, &["agent"], 1, "is installed as a package");
     fs::remove_file(at("usr/bin/burgee-agent")).expect("a file");
 
+    // The programs that are a package's are not purged with what is not.
+    fs::create_dir_all(at("usr/bin")).expect("a folder");
+    fs::write(at("usr/bin/burgee-hub"), "a package's").expect("a file");
+    stage.refuses("a package's state", &next, &["uninstall", "--purge"], 1, "is installed as a package");
+    fs::remove_file(at("usr/bin/burgee-hub")).expect("a file");
+
     // Gone, but for settings and state; then those, too, but nobody else's file.
     stage.installs(&next, &["uninstall"]);
     let left: Vec<_> = stage.files().into_iter().map(|(path, _)| path).collect();
@@ -229,7 +240,12 @@ fn installs_upgrades_and_uninstalls_in_an_image() {
     assert_eq!(left, expected.map(at));
     stage.refuses("nothing is there", &next, &["uninstall"], 1, "nothing is installed");
     fs::write(at("etc/burgee/hub.key"), "mine").expect("a file");
-    stage.installs(&next, &["uninstall", "--purge"]);
+    stage.refuses("purge what?", &next, &["uninstall", "--purge"], 1, "nothing is installed");
+    // One part's state is no other's.
+    stage.installs(&next, &["uninstall", "--purge", "agent"]);
+    assert!(!at("var/lib/burgee").exists() && !at("etc/burgee/agent.toml").exists());
+    assert_eq!(text("etc/burgee/hub.toml"), "# mine, too\n");
+    stage.installs(&next, &["uninstall", "--purge", "hub"]);
     assert_eq!(text("etc/burgee/hub.key"), "mine");
     fs::remove_file(at("etc/burgee/hub.key")).expect("a file");
     assert_eq!(stage.files(), empty);
@@ -313,4 +329,12 @@ fn on_a_booted_systemd_it_starts_restarts_and_ends_the_services() {
     for gone in ["/usr/local/bin/burgee-hub", "/var/lib/burgee-hub", "/etc/burgee"] {
         assert!(!machine.root().join(&gone[1..]).exists(), "{gone} is still there");
     }
+
+    // Installed into the image first, upgraded on the device that runs it.
+    let mut image = Command::new(releases.of(FIRST).join("install.sh"));
+    run(image.arg("--root").arg(machine.root()).args(["agent", "hub"]));
+    done(&["systemctl", "daemon-reload"]);
+    done(&[&format!("/release-{NEXT}/install.sh")]);
+    assert_eq!(done(&["systemctl", "is-enabled", "burgee-agent", "burgee-hub"]), "enabled\nenabled");
+    until("the hub runs", Duration::from_secs(30), || (show("burgee-hub", "ActiveState") == "active").then_some(()));
 }
