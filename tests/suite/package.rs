@@ -1,5 +1,5 @@
 //! The packages, installed as a person does: the .deb on a booted Debian 12 and
-//! 13, the .rpm by rpm, the hub's image in an engine. Needs root.
+//! 13, the .rpm by rpm and rpmlint, the hub's image in an engine. Needs root.
 
 use std::process::Command;
 use std::time::Duration;
@@ -226,6 +226,13 @@ fn systemd_holds_the_hubs_sockets() {
     assert!(answer.contains("200"), "{answer}");
     assert_eq!(stage.done(&["sh", "-ec", "grep -c ' 0A ' /proc/net/tcp"]), listens);
 
+    // Removed and installed again, it has them from systemd as before.
+    stage.done(&["dpkg", "--remove", "burgee-hub"]);
+    stage.done(&["dpkg", "--install", &Installed::deb("burgee-hub", FIRST)]);
+    assert_eq!(stage.show("burgee-hub.socket", "ActiveState"), "active");
+    let answer = stage.done(&["bash", "-ec", get]);
+    assert!(answer.contains("200"), "{answer}");
+
     // A socket that the configuration does not name is not served: its addresses were judged.
     stage.done(&["systemctl", "stop", HUB, "burgee-hub.socket"]);
     stage.file("/etc/systemd/system/burgee-hub.socket.d/open.conf", "[Socket]\nListenStream=0.0.0.0:8711\n");
@@ -255,6 +262,9 @@ fn the_rpm_installs_upgrades_and_keeps_state() {
         ["burgee-agent", "burgee-hub", "burgee"]
             .map(|name| releases.of(version).join(format!("{name}-{version}-1.x86_64.rpm")).display().to_string())
     };
+    let mut rpmlint = Command::new("rpmlint");
+    let rpmlint = rpmlint.args(["--strict", "--config"]).arg(root().join("packaging/rpm/rpmlint.toml"));
+    run(rpmlint.args(packages(FIRST)));
     // The shell that the scripts need is Debian's, of which rpm knows nothing.
     rpm(&["--install", "--nodeps"], &packages(FIRST));
     let listed = rpm(&["--query", "--all", "--queryformat", "%{name} %{version} %{arch}\n"], &[]);
