@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The journalled phase (design §5).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// No revision was ever accepted; the device is as it was found.
     #[default]
@@ -55,7 +55,6 @@ pub enum Hold {
 
 /// How many boots (not process starts) a phase has lived through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Boots {
     /// The boot id that was counted last.
     pub id: String,

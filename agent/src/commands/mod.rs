@@ -120,8 +120,10 @@ pub async fn execute(invocation: Invocation) -> ExitCode {
 
 async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode, Failure> {
     let inputs = || -> Result<Inputs, Failure> { Ok(config::read(global.config.as_deref(), &global.set)?) };
-    // Of the whole configuration, a question needs the socket alone.
-    let socket = || -> Result<PathBuf, Failure> { Ok(inputs()?.socket()) };
+    // Of the whole configuration, a question needs the socket alone; whoever
+    // answers it may be a newer agent.
+    let socket =
+        || -> Result<PathBuf, Failure> { Ok(config::read_of_any_age(global.config.as_deref(), &global.set)?.socket()) };
     match command {
         Command::Help(about) => print(&help::text(about)),
         Command::Version => print(&format!("burgee-agent {}\n", env!("CARGO_PKG_VERSION"))),

@@ -78,9 +78,16 @@ pub struct Inputs {
     values: BTreeMap<&'static str, Said<Value>>,
     /// Files that were read, in order.
     files: Vec<PathBuf>,
+    /// Passes over keys and values that this agent does not know.
+    lenient: bool,
 }
 
 impl Inputs {
+    /// Nothing yet; keys and values of a later agent will be passed over.
+    pub(super) fn lenient() -> Self {
+        Self { lenient: true, ..Self::default() }
+    }
+
     /// Files that were read, in order.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
@@ -151,6 +158,9 @@ impl Inputs {
 
     fn add_value(&mut self, key: &str, value: &DeValue<'_>, place: Place) -> Result<(), ConfigError> {
         let Some((key, kind)) = keys::KEYS.iter().copied().find(|(name, _)| *name == key) else {
+            if self.lenient {
+                return Ok(());
+            }
             let (cause, hint) = if keys::is_table(key) {
                 ("expected a table".to_owned(), Some(format!("write [{key}] on a line of its own")))
             } else {
@@ -159,7 +169,10 @@ impl Inputs {
             return Err(ConfigError::Wrong { place: format!("{place}: {key}"), cause, hint });
         };
         let said = Said { value: (), key, place };
-        let value = taken(kind, value).ok_or_else(|| said.wrong(format!("expected {}", kind.expected()), None))?;
+        let Some(value) = taken(kind, value) else {
+            let wrong = said.wrong(format!("expected {}", kind.expected()), None);
+            return if self.lenient { Ok(()) } else { Err(wrong) };
+        };
         if let (Value::Labels(new), Some(Said { value: Value::Labels(old), .. })) = (&value, self.values.get_mut(key)) {
             old.extend(new.clone());
         } else {

@@ -69,7 +69,20 @@ impl ConfigError {
 /// When a file can't be read or holds what is no configuration. A file or
 /// folder of [`PLACES`] that is not there is no error; `file` has to be.
 pub fn read(file: Option<&Path>, flags: &[String]) -> Result<Inputs, ConfigError> {
-    let mut inputs = Inputs::default();
+    read_into(Inputs::default(), file, flags)
+}
+
+/// [`read`], but keys and values that this agent does not know are passed over:
+/// the installed agent answers for a newer one that runs in its place, whose
+/// configuration may have more of them (docs/decisions/0027).
+///
+/// # Errors
+/// When a file can't be read or is no TOML.
+pub fn read_of_any_age(file: Option<&Path>, flags: &[String]) -> Result<Inputs, ConfigError> {
+    read_into(Inputs::lenient(), file, flags)
+}
+
+fn read_into(mut inputs: Inputs, file: Option<&Path>, flags: &[String]) -> Result<Inputs, ConfigError> {
     match file {
         Some(file) => inputs.add_file(file)?,
         None => {
@@ -95,24 +108,10 @@ pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Settings, ConfigErr
 }
 
 /// Where the store is, by a configuration of whatever age: the installed agent
-/// looks there for a newer one, which may have keys that it doesn't know.
+/// looks there for a newer one. The default where nothing can be read.
 #[must_use]
 pub fn store(file: Option<&Path>, flags: &[String]) -> PathBuf {
-    if let Ok(inputs) = read(file, flags) {
-        return inputs.store();
-    }
-    let files = match file {
-        Some(file) => vec![file.to_owned()],
-        None => PLACES.iter().flat_map(|place| fragments(Path::new(place)).unwrap_or_default()).collect(),
-    };
-    let said = files.iter().rev().find_map(|file| {
-        let text = std::fs::read_to_string(file).ok()?;
-        let table = text.parse::<toml::Table>().ok()?;
-        let path = PathBuf::from(table.get("store")?.get("path")?.as_str()?);
-        Some(file.parent().map_or(path.clone(), |folder| folder.join(path)))
-    });
-    let flag = flags.iter().rev().find_map(|flag| flag.strip_prefix("store.path="));
-    flag.map(|path| path.trim_matches('"').into()).or(said).unwrap_or_else(|| "/var/lib/burgee".into())
+    read_of_any_age(file, flags).unwrap_or_default().store()
 }
 
 /// The name that a pattern gives this device as it is, whatever was kept.

@@ -171,6 +171,21 @@ fn a_named_file_must_be_there_and_fragments_are_read_by_name() {
 }
 
 #[test]
+fn keys_of_a_later_agent_are_passed_over_where_it_is_asked_for_one_of_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    let text =
+        "[update]\nwhen = \"night\"\n[store]\npath = \"s\"\n[control]\nsocket = [1]\n[new.kind]\nof = \"table\"\n";
+    std::fs::write(&file, text).unwrap();
+    assert!(super::read(Some(&file), &[]).is_err());
+    let inputs = super::read_of_any_age(Some(&file), &["update.who=me".to_owned()]).unwrap();
+    assert_eq!((inputs.store(), super::store(Some(&file), &[])), (folder.path().join("s"), folder.path().join("s")));
+    assert_eq!(inputs.socket(), super::Inputs::default().socket());
+    std::fs::write(&file, "[store\n").unwrap();
+    assert!(super::read_of_any_age(Some(&file), &[]).is_err());
+}
+
+#[test]
 fn a_name_that_was_made_is_kept_for_its_pattern() {
     let store = tempfile::tempdir().unwrap();
     let with = |pattern: &str| {

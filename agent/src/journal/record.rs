@@ -14,8 +14,11 @@ use serde_json::{Map, Value};
 
 use crate::ports::journal::{Kept, State};
 
-/// The format that this agent writes. Raised when a field is added, so that an
-/// older agent refuses instead of dropping what it does not know.
+/// The format that this agent writes. An agent on trial writes before it has
+/// proved itself, and the one before it must read that when it comes back
+/// (docs/decisions/0027). So what is new is a field with a default, which an
+/// older agent passes over; the format is raised only where that would be
+/// wrong, and only after a release that can read both.
 pub(super) const FORMAT: u8 = 1;
 
 /// One committed state.
@@ -29,7 +32,6 @@ pub(super) struct Root {
 
 /// Where a kept state lies: the digest of its JSON. Its blobs lie under their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct KeptRef {
     pub revision: Revision,
     pub object: Digest,
@@ -128,7 +130,6 @@ fn checksum(version: u8, key: &[u8], payload: &[u8]) -> Digest {
 /// The database's root record: fields and kept states by the digest of their
 /// objects. Stays below a value's size limit: a dozen fields, four kept states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Index {
     pub generation: u64,
     pub fields: BTreeMap<String, Digest>,
@@ -142,7 +143,6 @@ struct SlotOut<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct SlotIn {
     state: State,
     kept: Vec<KeptRef>,
@@ -186,6 +186,7 @@ fn slot_checksum(place: &str, payload: &[u8]) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use super::super::contract::state;
     use super::{FORMAT, Root, Unreadable, checksum, read_slot, seal, unseal, write_slot};
 
     #[test]
@@ -209,6 +210,25 @@ mod tests {
         for length in 0..slot.len() {
             assert!(read_slot(&slot[..length]).is_err(), "length {length}");
         }
+    }
+
+    #[test]
+    fn what_a_later_agent_adds_is_passed_over() {
+        let root = Root { generation: 7, state: state(3), kept: Vec::new() };
+        let (_, payload) = write_slot(&root).unwrap();
+        let mut slot: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        let places = ["", "/state", "/state/blocked/0", "/state/history/0", "/state/phase/steady"];
+        for place in places {
+            slot.pointer_mut(place).unwrap_or_else(|| panic!("{place} in {payload:?}"))["added"] = true.into();
+        }
+        let payload = serde_json::to_vec(&slot).unwrap();
+        let place = format!("burgee-journal format={FORMAT} generation=7");
+        let header = format!("{place} sha256={}\n", super::slot_checksum(&place, &payload));
+        assert_eq!(read_slot(&[header.as_bytes(), &payload].concat()).unwrap(), root);
+
+        let mut fields = super::fields(&root.state).unwrap();
+        fields.insert("added".to_owned(), b"[1]".to_vec());
+        assert_eq!(super::from_fields(&fields).unwrap(), root.state);
     }
 
     #[test]

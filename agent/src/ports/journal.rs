@@ -15,7 +15,6 @@ use crate::phase::Phase;
 
 /// A revision's desired state as it is kept, whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Kept {
     pub revision: Revision,
     pub desired: DesiredState,
@@ -55,7 +54,6 @@ impl Kept {
 
 /// The high-water mark of trust (design §4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Accepted {
     pub revision: Revision,
     /// The commit's `trust/` as it counts from here on: paths to bytes as text
@@ -84,7 +82,6 @@ pub struct Accepted {
 
 /// A revision that is not tried again unprompted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Blocked {
     pub revision: Revision,
     /// Its desired state's digest, where it rendered.
@@ -98,7 +95,6 @@ pub struct Blocked {
 
 /// An operator's pause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Suspension {
     /// Repair stops, too.
     pub all: bool,
@@ -108,7 +104,7 @@ pub struct Suspension {
 
 /// Everything small that survives a power cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct State {
     pub accepted: Option<Accepted>,
     pub phase: Phase,
@@ -136,7 +132,6 @@ pub struct State {
 
 /// What happened to a revision on this device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct HistoryEntry {
     pub at: Timestamp,
     pub revision: CommitId,

@@ -39,7 +39,8 @@ pub fn called(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
 
 fn write(folder: &Path) -> Result<(), String> {
     // Only of what is needed: at this time of a boot, a device may not know its name yet.
-    let text = config::read(None, &[]).and_then(|inputs| drop_in(&inputs)).map_err(|error| error.to_string())?;
+    let text =
+        config::read_of_any_age(None, &[]).and_then(|inputs| drop_in(&inputs)).map_err(|error| error.to_string())?;
     let path = folder.join(DROP_IN);
     let failed = |error: std::io::Error| format!("writing {} failed: {error}", path.display());
     std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(failed)?;

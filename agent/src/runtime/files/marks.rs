@@ -16,7 +16,7 @@ use super::place::{remove_own, replace_own};
 
 /// The marks of one app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub(super) struct Marks {
     /// A file that systemd reads changed, and it was not told.
     pub(super) reload: bool,
@@ -26,7 +26,6 @@ pub(super) struct Marks {
 
 /// A start that burgee saw through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Start {
     /// The digest of the app's files at the time.
     pub(super) files: Digest,
