@@ -11,6 +11,7 @@ use fleet::digest::Digest;
 use fleet::repo::files::AgentRelease;
 use fleet::revision::Revision;
 use fleet::wire::status::LinkState;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::context::{Parts, chain};
@@ -23,7 +24,7 @@ use crate::ports::journal::State;
 use crate::ports::uplink::Uplink;
 use crate::retry::Backoff;
 use crate::update::download::download;
-use crate::update::preflight::preflight;
+use crate::update::preflight::{Unfit, preflight};
 use crate::update::record::{Program, Record, Trial};
 use crate::update::start::{Launched, digest_of, passed};
 use crate::update::{self, MACHINE};
@@ -37,11 +38,14 @@ pub(crate) struct Renewal {
     settings: UpdateSettings,
     launched: Launched,
     folder: PathBuf,
-    /// Whose word was read.
+    /// Whose word was asked for, and whose was read.
+    asked: Option<Revision>,
     read: Option<Revision>,
     wanted: Option<Wanted>,
     /// A read or a download is under way.
     busy: bool,
+    /// Ends the download, which a host may draw out for as long as it likes.
+    download: Option<AbortHandle>,
     failures: u32,
     retry_at: Option<Instant>,
     /// The moment is tried again then.
@@ -81,9 +85,11 @@ impl Renewal {
             settings,
             launched,
             folder: update::folder(store),
+            asked: None,
             read: None,
             wanted: None,
             busy: false,
+            download: None,
             failures: 0,
             retry_at: None,
             gate_at: None,
@@ -94,6 +100,7 @@ impl Renewal {
     /// An operator wants it now, also what failed.
     pub(crate) fn retry(&mut self) {
         self.read = None;
+        self.give_up_download();
         self.failures = 0;
         self.retry_at = None;
         self.gate_at = None;
@@ -106,6 +113,14 @@ impl Renewal {
         });
         if let Err(error) = cleared {
             tracing::warn!(%error, "what is remembered of failed agents can't be cleared");
+        }
+    }
+
+    /// What is there of it stays for the next.
+    fn give_up_download(&mut self) {
+        if let Some(download) = self.download.take() {
+            download.abort();
+            self.busy = false;
         }
     }
 
@@ -127,6 +142,13 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let state = self.context.state();
         let Some(accepted) = state.accepted.as_ref().map(|accepted| accepted.revision.clone()) else { return false };
         let now = Instant::now();
+        if self.renewal.asked.as_ref() != Some(&accepted) {
+            // A newer word waits neither for the download of an older one nor for its next try.
+            self.renewal.asked = Some(accepted.clone());
+            self.renewal.give_up_download();
+            self.renewal.failures = 0;
+            self.renewal.retry_at = None;
+        }
         if self.renewal.busy || self.renewal.retry_at.is_some_and(|at| now < at) {
             return false;
         }
@@ -182,11 +204,15 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         tracing::info!(version = program.version, url, "downloading an agent");
         let message = format!("agent {} is being downloaded", program.version);
         self.context.set(CONDITION, false, "Downloading", message);
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             let ready = match download(&settings, &folder, &url, program.sha256).await {
-                Ok(path) => preflight(&path, &program.version).await.map_err(|cause| {
-                    let hint = "publish an agent for this machine under its right version and digest";
-                    ("NotExecutable", format!("agent {} won't do: {cause}\nhint: {hint}", program.version), false)
+                Ok(path) => preflight(&path, &program.version).await.map_err(|Unfit { cause, passing }| {
+                    let hint = if passing {
+                        "it is tried again; `burgee-agent doctor` tells what the device lacks"
+                    } else {
+                        "publish an agent for this machine under its right version and digest"
+                    };
+                    ("NotExecutable", format!("agent {} won't do: {cause}\nhint: {hint}", program.version), passing)
                 }),
                 Err(error) => {
                     let message = format!("{}\nhint: {}", chain(&error), error.hint());
@@ -195,10 +221,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             };
             let _ = send.send(Input::Renewed(Renewed::Ready(program.sha256, ready)));
         });
+        self.renewal.download = Some(task.abort_handle());
     }
 
     pub(super) fn renewed(&mut self, renewed: Renewed) {
         self.renewal.busy = false;
+        self.renewal.download = None;
         match renewed {
             Renewed::Read(revision, Ok(word)) => {
                 self.renewal.read = Some(revision);

@@ -11,6 +11,8 @@ use fleet::digest::Digest;
 use reqwest::header::RANGE;
 use reqwest::{Client, Proxy, StatusCode, redirect};
 
+use tokio::time::timeout;
+
 use super::program;
 use super::record::make_folder;
 use super::start::digest_of;
@@ -21,6 +23,10 @@ use crate::tls;
 const MOST: u64 = 64 * 1024 * 1024;
 /// What the disk keeps free beside it.
 const SPARE: u64 = 16 * 1024 * 1024;
+/// How much is written between two looks at what is free.
+const STRIDE: u64 = 1024 * 1024;
+/// A host that draws it out for longer is left; what is there stays for the next try.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Why there is no program.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,8 @@ pub(crate) enum DownloadError {
         #[source]
         source: reqwest::Error,
     },
+    #[error("cannot download {url}: it took longer than {} min", LONGEST.as_secs() / 60)]
+    TooSlow { url: String },
     #[error("cannot download {url}: the host answered {status}")]
     Answer { url: String, status: StatusCode },
     #[error("{url} is larger than {} MiB", MOST >> 20)]
@@ -58,7 +66,7 @@ impl DownloadError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Setup { .. } => "DownloadMisconfigured",
-            Self::Unreachable { .. } | Self::Answer { .. } => "DownloadFailed",
+            Self::Unreachable { .. } | Self::TooSlow { .. } | Self::Answer { .. } => "DownloadFailed",
             Self::TooLarge { .. } => "DownloadTooLarge",
             Self::Digest { .. } => "DigestMismatch",
             Self::DiskFull { .. } => "DiskFull",
@@ -69,6 +77,7 @@ impl DownloadError {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Setup { .. } | Self::Unreachable { .. } => "see update.ca_file and source.proxy in agent.toml",
+            Self::TooSlow { .. } => "it is tried again, and goes on where it was",
             Self::Answer { .. } => "is agent.url in burgee.yaml right, and the file published?",
             Self::TooLarge { .. } | Self::Digest { .. } => {
                 "publish the file that agent.sha256 in burgee.yaml names, or correct it with a signed commit"
@@ -104,7 +113,8 @@ pub(crate) async fn download(
     sweep(folder, &part);
     let mut resumed = part.exists();
     loop {
-        fetch(settings, folder, url, &part).await?;
+        let fetched = timeout(LONGEST, fetch(settings, folder, url, &part)).await;
+        fetched.unwrap_or_else(|_| Err(DownloadError::TooSlow { url: url.to_owned() }))?;
         let got = digest(&part).await.map_err(failed(&part))?;
         if got == want {
             break;
@@ -169,18 +179,30 @@ async fn fetch(settings: &UpdateSettings, folder: &Path, url: &str, part: &Path)
     if have + expected > MOST {
         return Err(DownloadError::TooLarge { url: url.to_owned() });
     }
-    let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize));
-    if free < expected + SPARE {
-        return Err(DownloadError::DiskFull { folder: folder.display().to_string(), free: free >> 20 });
-    }
+    // A part that fills the disk would keep the journal from the commit that names another.
+    let room = |wanted: u64| {
+        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize));
+        if free >= wanted + SPARE {
+            return Ok(());
+        }
+        drop(fs::remove_file(part));
+        Err(DownloadError::DiskFull { folder: folder.display().to_string(), free: free >> 20 })
+    };
+    room(expected)?;
     let mut options = OpenOptions::new();
     options.create(true).mode(0o600).append(have > 0).write(true).truncate(have == 0);
     let mut file = options.open(part).map_err(failed)?;
+    let mut looked = have;
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         have += chunk.len() as u64;
         if have > MOST {
             drop(fs::remove_file(part));
             return Err(DownloadError::TooLarge { url: url.to_owned() });
+        }
+        // What was announced, the look above counted already.
+        if have - looked >= STRIDE {
+            looked = have;
+            room(0)?;
         }
         file.write_all(&chunk).map_err(failed)?;
     }
