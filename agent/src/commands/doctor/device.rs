@@ -41,7 +41,9 @@ pub(super) fn disk(path: &Path) -> Finding {
     let shown = there.display();
     let space = match rustix::fs::statvfs(there) {
         Ok(space) => space,
-        Err(error) => return found("disk", Grade::Fail, format!("{shown}: {error}")),
+        Err(error) => {
+            return found("disk", Grade::Fail, format!("{shown}: {error}")).hint("look at the disk, or set store.path");
+        }
     };
     let of = |blocks: u64| blocks.saturating_mul(space.f_frsize) >> 20;
     let (free, whole) = (of(space.f_bavail), of(space.f_blocks));
@@ -136,7 +138,8 @@ pub(super) fn secret(part: &'static str, path: &Path) -> Finding {
         }
         Ok(_) => found(part, Grade::Warn, format!("{} can be read by others", path.display()))
             .hint(format!("chmod 600 {}", path.display())),
-        Err(error) => found(part, Grade::Fail, format!("{}: {error}", path.display())),
+        Err(error) => found(part, Grade::Fail, format!("{}: {error}", path.display()))
+            .hint("agent.toml names it: put it there, or correct the path"),
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) async fn engine(settings: &Settings) -> Option<Finding> {
                 found("engine", Grade::Ok, message)
             }
         }
-        Ok(Ok(None)) => found("engine", Grade::Fail, format!("what listens at {shown} is no container engine")),
+        Ok(Ok(None)) => found("engine", Grade::Fail, format!("what listens at {shown} is no container engine"))
+            .hint("set runtime.compose.socket to the engine's"),
         Ok(Err(error)) => {
             let hint = match error.kind() {
                 ErrorKind::PermissionDenied => "run this as the agent's user, or let it into the engine's group",

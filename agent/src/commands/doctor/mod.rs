@@ -194,11 +194,12 @@ async fn agent(settings: &Settings) -> (Finding, Known) {
                 finding
             }
         }
-        Ok(Ok(_)) => found("agent", Grade::Fail, format!("what listens at {} gives no status", socket.display())),
+        Ok(Ok(_)) => found("agent", Grade::Fail, format!("what listens at {} gives no status", socket.display()))
+            .hint("an agent of another version? control.socket names where it listens"),
         Ok(Err(error @ ControlError::Unreachable { .. })) => {
             found("agent", Grade::Warn, chain(&error)).maybe(error.hint())
         }
-        Ok(Err(error)) => found("agent", Grade::Fail, chain(&error)),
+        Ok(Err(error)) => found("agent", Grade::Fail, chain(&error)).hint("journalctl -u burgee-agent"),
         Err(_) => found("agent", Grade::Fail, format!("no answer at {} in time", socket.display()))
             .hint("journalctl -u burgee-agent"),
     };

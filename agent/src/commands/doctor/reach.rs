@@ -177,7 +177,9 @@ fn shown(url: &str) -> String {
 /// Whether a name resolves and its port takes a connection.
 async fn reach(part: &'static str, url: &str) -> Finding {
     let Some((host, port)) = address(url) else {
-        return found(part, Grade::Fail, format!("{} names no host", shown(url))).code(USAGE);
+        return found(part, Grade::Fail, format!("{} names no host", shown(url)))
+            .hint("a URL reads https://HOST[:PORT]/…")
+            .code(USAGE);
     };
     let name = (host.clone(), port);
     let resolved = tokio::task::spawn_blocking(move || name.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
@@ -189,7 +191,9 @@ async fn reach(part: &'static str, url: &str) -> Finding {
                 .code(UNREACHABLE);
         }
         Ok(Err(_)) | Err(_) => {
-            return found(part, Grade::Fail, format!("{host} does not resolve in time")).code(UNREACHABLE);
+            return found(part, Grade::Fail, format!("{host} does not resolve in time"))
+                .hint("check /etc/resolv.conf and the network; what runs needs neither")
+                .code(UNREACHABLE);
         }
     };
     match timeout(PATIENCE, TcpStream::connect(&addresses[..])).await {
