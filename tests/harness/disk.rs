@@ -17,7 +17,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const SHUTDOWN: &str = "import fcntl, os, struct, sys, time\n\
     disk = os.open(sys.argv[1], os.O_RDONLY)\n\
     print('ready', flush=True)\n\
-    time.sleep(float(sys.argv[2]))\n\
+    sys.stdin.read() if sys.argv[2] == 'told' else time.sleep(float(sys.argv[2]))\n\
     fcntl.ioctl(disk, 0x8004587d, struct.pack('I', 2))";
 
 /// A mounted disk; it goes with this value.
@@ -79,9 +79,25 @@ impl Disk {
     /// # Errors
     /// When there is no python3.
     pub fn cut_in(&self, delay: Duration) -> Result<Child> {
+        self.armed(&delay.as_secs_f64().to_string())
+    }
+
+    /// Makes ready to cut the power the moment that `when` returns.
+    ///
+    /// # Errors
+    /// When there is no python3, or the cut failed.
+    pub fn cut_when(&self, when: impl FnOnce()) -> Result<()> {
+        let mut child = self.armed("told")?;
+        when();
+        drop(child.stdin.take());
+        let cut = child.wait()?;
+        if cut.success() { Ok(()) } else { Err(format!("the shutdown ioctl failed: {cut}").into()) }
+    }
+
+    fn armed(&self, when: &str) -> Result<Child> {
         let mut command = Command::new("python3");
-        command.args(["-c", SHUTDOWN]).arg(self.path()).arg(delay.as_secs_f64().to_string());
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        command.args(["-c", SHUTDOWN]).arg(self.path()).arg(when);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         if let Some(stdout) = child.stdout.as_mut() {
             BufReader::new(stdout).read_line(&mut String::new())?;
         }

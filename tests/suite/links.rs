@@ -121,6 +121,14 @@ impl World {
         run(command.arg("--config").arg(self.folder.path().join("hub.toml")).args(arguments))
     }
 
+    /// What the hub shows of a device: sync, health, short revision.
+    fn shown(&self, name: &str) -> [String; 3] {
+        let listed = self.hub(&["device", "list"]);
+        let row = listed.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let words: Vec<&str> = row.unwrap_or_else(|| panic!("no {name}: {listed}")).split_whitespace().collect();
+        [words[2], words[3], words[words.len() - 1]].map(str::to_owned)
+    }
+
     /// What the hub was told of a device: (event, revision).
     fn told(&self, name: &str) -> Told {
         let read = "import sqlite3,sys,json\n\
@@ -159,12 +167,14 @@ impl World {
         self.status(name).is_some_and(|status| status["phase"] == "steady" && status["revision"] == revision)
     }
 
-    /// Waits until a device of these is in the middle of `revision`.
+    /// Waits until the device `of`, or any where that is none's name, is in
+    /// the middle of `revision`.
     #[track_caller]
-    fn midst(&self, revision: &str) {
+    fn midst(&self, of: &str, revision: &str) {
         until("an update is under way", WITHIN, || {
             DEVICES
                 .iter()
+                .filter(|name| **name == of || !DEVICES.contains(&of))
                 .any(|name| {
                     self.status(name).is_some_and(|status| {
                         status["revision"] == revision
@@ -184,6 +194,12 @@ impl World {
         }
         let there = start.elapsed();
         self.agrees(what);
+        let well = ["synced", "healthy", &revision[..12]];
+        for name in DEVICES {
+            until(&format!("{what}: the hub to show {name} as it is"), WITHIN, || {
+                (self.shown(name) == well).then_some(())
+            });
+        }
         println!(
             "{what}: devices after {:.1} s, hub after {:.1} s",
             there.as_secs_f64(),
@@ -277,7 +293,7 @@ fn each_link_is_cut_in_the_middle_of_an_update() {
         for host in HOSTS {
             let what = format!("{host} cut, round {round}");
             let revision = world.push(&what, true);
-            world.midst(&revision);
+            world.midst(host, &revision);
             world.network.cut(host);
             // Past the soak: the rest of the update is done in the dark.
             std::thread::sleep(Duration::from_secs(cut));
@@ -289,7 +305,7 @@ fn each_link_is_cut_in_the_middle_of_an_update() {
     // One that fails while the hub is away: told late, and as what it was.
     let last = world.repo.head();
     let bad = world.push("bad", false);
-    world.midst(&bad);
+    world.midst("hub", &bad);
     world.network.cut("hub");
     for name in DEVICES {
         until(&format!("{name} to go back"), WITHIN, || {
@@ -305,6 +321,12 @@ fn each_link_is_cut_in_the_middle_of_an_update() {
         let told = world.told(name);
         assert!(told.contains_key(&("rolled-back".to_owned(), last.clone())), "{name}: {told:?}");
         assert!(!told.contains_key(&("steady".to_owned(), bad.clone())), "{name}: {told:?}");
+        // It runs last good, and is not in sync with what it was asked for.
+        until(&format!("the hub to show {name} as it is"), WITHIN, || {
+            let [sync, health, revision] = world.shown(name);
+            assert!(!(sync == "synced" && revision == bad[..12]), "{name}: a failed revision is shown as in sync");
+            (sync == "out-of-sync" && health == "healthy" && revision == last[..12]).then_some(())
+        });
     }
     let fixed = world.push("fixed", true);
     world.converges("a newer commit", &fixed);

@@ -5,7 +5,7 @@
 mod agents;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agents::{Updates, VERSION, executable};
 use harness::disk::Disk;
@@ -222,6 +222,42 @@ fn one_that_never_reaches_the_repository_goes_back_by_itself_and_is_blocked_the_
 }
 
 #[test]
+fn one_too_old_for_the_repository_takes_its_successor_from_it() {
+    let (mut updates, first) = Updates::new(60);
+    let new = std::fs::read(&updates.base).unwrap();
+    // The installed one does not know a key that the repository is about to use.
+    std::fs::write(&updates.base, updates.with_other_words(b"onFailure", b"onFailurx")).unwrap();
+    executable(&updates.base);
+    updates.run();
+    updates.stage.device.wait_steady(&first, 30);
+    updates.stage.content("two", true);
+    let app = updates.stage.repo.path.join("apps/web/app.yaml");
+    let text = std::fs::read_to_string(&app).unwrap();
+    updates.stage.repo.write("apps/web/app.yaml", &format!("{text}onFailure: rollback\n"));
+    let unread = updates.stage.push("a key of the next version");
+    updates.stage.device.sync();
+    let status = updates.stage.device.wait("it is blocked", 30, |status| {
+        status["blocked"].as_array().is_some_and(|blocked| blocked.iter().any(|one| one["revision"] == unread.as_str()))
+    });
+    assert!(status.to_string().contains("onFailure"), "{status}");
+
+    // The next commit keeps the key and names the agent that reads it.
+    let digest = updates.publish("new", &new);
+    let second = updates.want(VERSION, "new", &digest);
+    updates.stage.device.sync();
+    wait_passed(&updates, &digest, 60);
+    updates.stage.device.wait_steady(&second, 30);
+    assert_eq!(updates.stage.page(), "two\n");
+    let output = updates.stage.device.call(&["history", "-o", "json"]);
+    let entries: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let refused = entries.as_array().unwrap().iter().any(|entry| {
+        let words = entry.to_string();
+        words.contains(second.as_str()) && words.contains("onFailure")
+    });
+    assert!(refused, "the old one read what it can't: {entries}");
+}
+
+#[test]
 fn it_waits_where_a_revision_would_and_a_package_goes_before_it() {
     let (mut updates, first) = Updates::new(60);
     updates.run();
@@ -305,28 +341,81 @@ fn killed_anywhere_it_ends_with_the_new_one() {
     assert!(names.len() <= 3, "the current one, the one before, the record: {names:?}");
 }
 
+/// Where the power fails, in the order of an update's steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// A part of the program is there.
+    Part,
+    /// The program has its name, and nothing says yet that it is to run.
+    Named,
+    /// The record says that it is to be tried; no start was counted.
+    Recorded,
+    /// Its first start is counted.
+    Counted,
+    /// It runs, and has not proved itself.
+    OnTrial,
+    /// It has.
+    Passed,
+}
+
+impl At {
+    fn is_reached(self, updates: &Updates, digest: &str) -> bool {
+        let agents = updates.stage.device.store().join("agent");
+        let record = updates.record();
+        let of_it = |entry: &Value| entry["sha256"] == digest;
+        let starts = record["trial"]["starts"].as_u64();
+        match self {
+            Self::Part => {
+                std::fs::metadata(agents.join(format!("{digest}.part"))).is_ok_and(|part| part.len() > 1 << 20)
+            }
+            Self::Named => agents.join(digest).exists(),
+            Self::Recorded => of_it(&record["trial"]) && starts.is_some(),
+            Self::Counted => of_it(&record["trial"]) && starts >= Some(1),
+            Self::OnTrial => of_it(&record["trial"]) && updates.runs().as_deref() == Some(digest),
+            Self::Passed => of_it(&record["current"]),
+        }
+    }
+}
+
 #[test]
-fn the_power_fails_anywhere_in_an_update() {
+fn the_power_fails_at_each_step_of_an_update() {
     let mut disk = Disk::of(320).unwrap();
     let (mut updates, first) = Updates::new(60);
     // The whole store on a disk that loses what was not synced.
     std::os::unix::fs::symlink(disk.path(), updates.stage.device.store()).unwrap();
     updates.run();
     updates.stage.device.wait_steady(&first, 30);
-    for round in 0..5u64 {
+    let mut found = Vec::new();
+    for (round, at) in [At::Part, At::Named, At::Recorded, At::Counted, At::OnTrial, At::Passed].into_iter().enumerate()
+    {
+        let before = updates.record()["current"].clone();
         let digest = updates.publish("next", &updates.good(&format!("round {round}")));
-        let wanted = updates.want(VERSION, "next", &digest);
-        updates.stage.device.sync();
-        // From the download to the new one's first seconds.
-        std::thread::sleep(Duration::from_millis(150 + round * 600));
-        let mut cut = disk.cut_in(Duration::from_millis(round * 37)).unwrap();
-        cut.wait().unwrap();
+        let folder = if at == At::Part { "slow" } else { "files" };
+        disk.cut_when(|| {
+            updates.want_from(folder, VERSION, "next", &digest);
+            updates.stage.device.sync();
+            let start = Instant::now();
+            while !at.is_reached(&updates, &digest) {
+                assert!(start.elapsed() < Duration::from_secs(60), "{at:?} is not reached: {}", updates.record());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        })
+        .unwrap();
         updates.supervisor = None;
         disk.cut().unwrap();
+        // What a disk keeps of an update is a whole step of it, or the step before.
+        let kept = updates.record();
+        let trial = &kept["trial"]["sha256"];
+        assert!(kept["current"] == before || kept["current"]["sha256"] == digest, "{at:?}: {kept}");
+        assert!(trial.is_null() || *trial == digest, "{at:?}: {kept}");
+        assert!(trial.is_null() || At::Named.is_reached(&updates, &digest), "{at:?}: a trial of nothing: {kept}");
+        found.push((trial.is_null(), kept["trial"]["starts"].as_u64()));
         updates.run();
         wait_passed(&updates, &digest, 90);
+        let wanted = updates.stage.repo.head();
         updates.stage.device.wait_steady(&wanted, 30);
         assert_eq!(updates.stage.page(), "one\n");
     }
+    assert!(found.contains(&(true, None)) && found.contains(&(false, Some(1))), "the steps differ: {found:?}");
     updates.supervisor = None;
 }
