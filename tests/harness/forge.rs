@@ -176,6 +176,10 @@ http {{
       alias {folder}/files/;
       limit_rate 8m;
     }}
+    location /dripping/ {{
+      alias {folder}/files/;
+      limit_rate 20k;
+    }}
     location / {{
       {guard}
       fastcgi_pass unix:{socket};

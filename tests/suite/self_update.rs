@@ -258,6 +258,27 @@ fn one_too_old_for_the_repository_takes_its_successor_from_it() {
 }
 
 #[test]
+fn a_newer_word_does_not_wait_for_a_host_that_draws_it_out() {
+    let (mut updates, first) = Updates::new(60);
+    updates.run();
+    updates.stage.device.wait_steady(&first, 30);
+    // Half an hour of it.
+    let dripping = updates.publish("dripping", &updates.good("drop by drop"));
+    updates.want_from("dripping", VERSION, "dripping", &dripping);
+    updates.stage.device.sync();
+    let part = updates.stage.device.store().join(format!("agent/{dripping}.part"));
+    until("a part of it", Duration::from_secs(30), || {
+        std::fs::metadata(&part).is_ok_and(|part| part.len() > 0).then_some(())
+    });
+    let good = updates.publish("good", &updates.good("at once"));
+    let wanted = updates.want(VERSION, "good", &good);
+    updates.stage.device.sync();
+    wait_passed(&updates, &good, 30);
+    updates.stage.device.wait_steady(&wanted, 20);
+    assert!(!part.exists(), "what nobody wants any more is gone");
+}
+
+#[test]
 fn it_waits_where_a_revision_would_and_a_package_goes_before_it() {
     let (mut updates, first) = Updates::new(60);
     updates.run();
