@@ -92,11 +92,18 @@ fn is_at_rest(status: &Status) -> bool {
     }
 }
 
-/// One line: the phase, where to, and what is in the way.
+/// One line: the phase, where to, and what is in the way. Hints come with the status.
 fn progress(status: &Status) -> String {
-    let target = status.target.as_ref().or(status.revision.as_ref());
+    let target = match status.phase {
+        // Where Git wants it may be elsewhere: an operator sent it back.
+        PhaseName::Steady => status.revision.as_ref(),
+        _ => status.target.as_ref().or(status.revision.as_ref()),
+    };
     let target = target.map(|id| format!(" {}", id.short())).unwrap_or_default();
-    let trouble = status.conditions.iter().find(|condition| !condition.status && !condition.message.is_empty());
-    let trouble = trouble.map(|condition| format!(": {}", condition.message.replace('\n', "; "))).unwrap_or_default();
+    // Of a head that is not taken, what is under way is none.
+    let of_it = |kind: &str| status.phase == PhaseName::Starting || !matches!(kind, "Fetched" | "Verified");
+    let trouble = status.conditions.iter().find(|condition| !condition.status && of_it(&condition.kind));
+    let trouble = trouble.and_then(|condition| condition.message.lines().next());
+    let trouble = trouble.map(|line| format!(": {line}")).unwrap_or_default();
     format!("{}{target}{trouble}", word(&status.phase))
 }

@@ -62,7 +62,9 @@ async fn verify(settings: &Settings, known: &Known) -> Vec<Finding> {
                 SourceError::Untrusted { .. } | SourceError::Malformed { .. } => ("head", failure.code),
                 _ => ("git", failure.code),
             };
-            found(part, Grade::Fail, failure.message).maybe(failure.hint).code(code)
+            let hint =
+                failure.hint.unwrap_or_else(|| "check source.url and the network; what runs needs neither".to_owned());
+            found(part, Grade::Fail, failure.message).hint(hint).code(code)
         };
         let source = GitSource::open(&settings.source, &scratch.0.join("git"), SystemClock.build_date());
         let source = source.map_err(wrong)?.with_silence(SILENCE);
