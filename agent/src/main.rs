@@ -20,6 +20,7 @@ fn main() -> ExitCode {
 fn begin() -> Result<ExitCode, Failure> {
     let invocation = args::parse(std::env::args_os().skip(1))?;
     agent::log::begin(&commands::log_level(&invocation)).map_err(|error| Failure::new(2, error.to_string()))?;
+    commands::as_it_runs(&invocation);
     if let Some(code) = commands::alone(&invocation) {
         return Ok(code);
     }

@@ -248,13 +248,17 @@ fn one_too_old_for_the_repository_takes_its_successor_from_it() {
     wait_passed(&updates, &digest, 60);
     updates.stage.device.wait_steady(&second, 30);
     assert_eq!(updates.stage.page(), "two\n");
-    let output = updates.stage.device.call(&["history", "-o", "json"]);
-    let entries: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = updates.stage.device.call(&["history", "-o", "json"]);
+    let entries: Value = serde_json::from_slice(&told.stdout).unwrap();
     let refused = entries.as_array().unwrap().iter().any(|entry| {
         let words = entry.to_string();
         words.contains(second.as_str()) && words.contains("onFailure")
     });
     assert!(refused, "the old one read what it can't: {entries}");
+    // What judges for itself judges as the one that runs.
+    let mut render = Command::new(&updates.base);
+    let render = output(render.arg("--config").arg(updates.stage.device.config()).arg("render"));
+    assert!(render.status.success(), "{render:?}");
 }
 
 #[test]

@@ -186,6 +186,14 @@ async fn run(settings: Settings, once: bool, launched: Launched, output: Output)
     Ok(ExitCode::from(ended.code))
 }
 
+/// Lets the agent that proved itself answer, where the answer is not the running
+/// one's (docs/decisions/0027). To be called before anything is opened.
+pub fn as_it_runs(Invocation { global, command }: &Invocation) {
+    if matches!(command, Command::Doctor { .. } | Command::Verify(_) | Command::Render(_) | Command::Enroll(_)) {
+        start::as_it_runs(&config::store(global.config.as_deref(), &global.set));
+    }
+}
+
 /// Commands that make a runtime of their own, or need none; `None`: the rest.
 #[must_use]
 pub fn alone(invocation: &Invocation) -> Option<ExitCode> {

@@ -77,6 +77,30 @@ pub fn begin(store: &Path, tries: bool) -> Launched {
     own
 }
 
+/// Turns into the program that proved itself, if there is one: what looks at
+/// the device, or at a repository, for a person has to judge as the agent does.
+/// Begins no trial and records nothing; returns where this is the program.
+pub fn as_it_runs(store: &Path) {
+    let own = itself();
+    let folder = folder(store);
+    if own.by_base {
+        return;
+    }
+    let Ok(mut record) = Record::read(&folder) else { return };
+    record.trial = None;
+    if record.current.is_none() {
+        return;
+    }
+    let Ok(digest) = digest_of(&own.base) else { return };
+    if let Choice::Program(current) = choose(&mut record, &digest, &now()) {
+        // One that can't be started is told of where the agent starts.
+        match turn_into(&current, &folder, &own.base, None) {
+            Ok(never) => match never {},
+            Err(Unusable::Damaged(_) | Unusable::NotExecutable(_)) => {}
+        }
+    }
+}
+
 /// Returns only where the base is to stay itself.
 fn follow(record: &mut Record, folder: &Path, base: &Path, digest: &Digest) {
     loop {
