@@ -12,7 +12,7 @@ use crate::stage::Stage;
 use crate::table::Table;
 
 /// A number out of a file of `/proc`, by its label; in the file's unit.
-fn proc_figure(pid: u32, file: &str, label: &str) -> f64 {
+pub(crate) fn proc_figure(pid: u32, file: &str, label: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("the process runs");
     let line = text.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("no {label} in {file}"));
     line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")

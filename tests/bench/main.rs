@@ -2,6 +2,7 @@
 //! on the shipped programs (profile dist), as Markdown and JSON under
 //! `target/bench/`. Speeds are ratios beside a peer in the same run.
 
+mod hub;
 mod idle;
 mod kubernetes;
 mod stage;
@@ -17,17 +18,18 @@ const USAGE: &str = "Usage: ./dev bench [--check] [SECTION…]
 
   --check   exit with 1 when a budget is passed
 
-Sections: size, targets, idle, update, kubernetes; all of them where none is named.";
+Sections: size, targets, idle, update, kubernetes, hub; all of them where none is named.";
 
 type Section = (&'static str, fn(&mut Table));
 
 /// What can be measured, in this order.
-const SECTIONS: [Section; 5] = [
+const SECTIONS: [Section; 6] = [
     ("size", idle::sizes),
     ("targets", targets::measure),
     ("idle", idle::measure),
     ("update", update::measure),
     ("kubernetes", kubernetes::measure),
+    ("hub", hub::measure),
 ];
 
 fn main() -> ExitCode {

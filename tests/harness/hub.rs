@@ -131,6 +131,12 @@ impl Hub {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// Of the running process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").pid()
+    }
+
     /// `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -206,6 +212,13 @@ impl Hub {
     }
 }
 
+/// What devices speak HTTP by.
+#[must_use]
+pub fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().build().expect("a client")
+}
+
 /// A device made of messages.
 pub struct Device {
     pub name: DeviceName,
@@ -225,9 +238,14 @@ impl Device {
     /// One that has not enrolled.
     #[must_use]
     pub fn new(hub: &Hub, name: &str) -> Self {
+        Self::by(hub, name, &client())
+    }
+
+    /// The same, which speaks by `client`: for more than there are clients for.
+    #[must_use]
+    pub fn by(hub: &Hub, name: &str, client: &reqwest::Client) -> Self {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("random bytes");
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             name: name.parse().expect("a name"),
             fleet: "retail".parse().expect("a name"),
@@ -236,7 +254,7 @@ impl Device {
             mqtt_port: hub.addresses["mqttListen"].as_str().map(|_| hub.mqtt_port()),
             hub_key: None,
             labels: [].into(),
-            client: reqwest::Client::builder().build().expect("a client"),
+            client: client.clone(),
             counter: AtomicU64::new(0),
         }
     }
