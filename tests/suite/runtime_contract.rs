@@ -100,6 +100,8 @@ impl<'a, W: World> Device<'a, W> {
             pins,
             blobs,
             beside: want.map_or(&[], std::slice::from_ref),
+            back: false,
+            borrowed: &agent::ports::runtime::NOTHING,
         }
     }
 

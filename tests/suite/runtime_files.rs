@@ -145,6 +145,8 @@ impl App {
             pins: &self.pins,
             blobs: want.map_or(none, |want| &want.blobs),
             beside: &[],
+            back: false,
+            borrowed: &agent::ports::runtime::NOTHING,
         }
     }
 

@@ -17,8 +17,8 @@ use super::steps::{Carried, carry_out};
 use crate::phase::Phase;
 use crate::plan::{order, prune};
 use crate::ports::Reason;
-use crate::ports::journal::{JournalError, Kept};
-use crate::ports::runtime::{Inventory, Object, Plan, Runtime, RuntimeError, Step, Verb};
+use crate::ports::journal::{Adoption, JournalError, Kept};
+use crate::ports::runtime::{Inventory, Object, Plan, Runtime, RuntimeError, Step, Task, Verb};
 
 /// Why a pass was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(crate) async fn apply<P: Parts>(
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app));
         let subject =
             Subject { state: &to.desired, revision: &to.revision, pins: &NO_PINS, blobs, app: &app, want: None, had };
-        if leave(context, subject, &RUNTIMES, stop).await.map_err(|error| Failure::of(had, &error))?
+        if leave(context, subject, &RUNTIMES, direction, stop).await.map_err(|error| Failure::of(had, &error))?
             == Outcome::Interrupted
         {
             return Ok(Outcome::Interrupted);
@@ -105,11 +105,12 @@ pub(crate) async fn apply<P: Parts>(
         }
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app.name));
         let subject = Subject { had, ..Subject::of(to, blobs, app) };
-        let pass = Pass { guard: (direction == Direction::Forward && !free).then_some(&app.prune), cleanup: false };
+        let guard = (direction == Direction::Forward && !free).then_some(&app.prune);
+        let pass = Pass { guard, cleanup: false, direction };
         // An app that moved to another runtime leaves the old one first: it may
         // hold a port that the new one needs.
         let others: Vec<&'static str> = RUNTIMES.into_iter().filter(|name| *name != runtime_of(app)).collect();
-        let moved = leave(context, Subject { want: None, ..subject }, &others, stop).await;
+        let moved = leave(context, Subject { want: None, ..subject }, &others, direction, stop).await;
         let converged = match moved {
             Ok(Outcome::Interrupted) => return Ok(Outcome::Interrupted),
             Ok(Outcome::Done) => converge(context, subject, runtime_of(app), pass, stop).await,
@@ -136,6 +137,7 @@ async fn leave<P: Parts>(
     context: &Context<P>,
     subject: Subject<'_>,
     runtimes: &[&'static str],
+    direction: Direction,
     stop: &Cell<bool>,
 ) -> Result<Outcome, RuntimeError> {
     for runtime in runtimes {
@@ -147,7 +149,7 @@ async fn leave<P: Parts>(
             own(context, subject.app, runtime, Inventory::new(), Mark::Settled(BTreeSet::new())).map_err(journal)?;
             continue;
         }
-        let pass = Pass { guard: None, cleanup: false };
+        let pass = Pass { guard: None, cleanup: false, direction };
         if converge(context, subject, runtime, pass, stop).await?.outcome == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
@@ -162,6 +164,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) guard: Option<&'a PrunePolicy>,
     /// Whether what had to wait for steady (volumes) goes now.
     pub(crate) cleanup: bool,
+    pub(crate) direction: Direction,
 }
 
 /// What a pass over one app did.
@@ -198,7 +201,10 @@ async fn converge_in<P: Parts, R: Runtime>(
     let mut replans = 0;
     loop {
         let owned = context.inventory(subject.app, runtime);
-        let plan = adapter.plan(subject.task(&owned)).await?;
+        let back = pass.direction == Direction::Back;
+        let borrowed = context.state().borrowed(back);
+        let task = |inventory| Task { back, borrowed: &borrowed, ..subject.task(inventory) };
+        let plan = adapter.plan(task(&owned)).await?;
         let (plan, kept_back, withheld) = guarded(context, subject, plan, &owned, pass);
         let settled = settled_inventory(&plan, &kept_back, &owned);
         if plan.steps.is_empty() {
@@ -208,20 +214,24 @@ async fn converge_in<P: Parts, R: Runtime>(
         let mut union = owned.clone();
         union.extend(plan.inventory.clone());
         // Before the first step: what the steps will own is on disk.
-        own(context, subject.app, runtime, union.clone(), Mark::Begun(withheld.clone())).map_err(journal)?;
+        // So is which of it somebody else made.
+        let begun = Begun::of(&plan.steps, withheld.clone());
+        own(context, subject.app, runtime, union.clone(), Mark::Begun(begun)).map_err(journal)?;
         let run = async |step: &Step<R::Data>| {
             tracing::info!(app = %subject.app, verb = ?step.verb, object = %step.object, why = step.why, "step");
-            adapter.execute(subject.task(&union), step).await
+            adapter.execute(Task { back, borrowed: &borrowed, ..subject.task(&union) }, step).await
         };
         let carried = carry_out(&plan.steps, stop, run, |step| done.push(line(step))).await;
         let Carried { ended, mut changed } = carried;
         // What could not be made is somebody's: it was named as ours before the
         // first step, and must not be taken for ours by the next plan.
-        let made = |object: &Object| plan.steps.iter().any(|it| it.object == *object && it.verb == Verb::Create);
+        let begins = |step: &Step<R::Data>| matches!(step.verb, Verb::Create | Verb::Adopt);
+        let made = |object: &Object| plan.steps.iter().any(|step| begins(step) && step.object == *object);
         changed.retain(|object| made(object) && !owned.contains_key(object));
         if !changed.is_empty() {
             changed.iter().for_each(|object| drop(union.remove(object)));
-            own(context, subject.app, runtime, union, Mark::Begun(withheld.clone())).map_err(journal)?;
+            let begun = Begun { withheld: withheld.clone(), ..Begun::default() };
+            own(context, subject.app, runtime, union, Mark::Begun(begun)).map_err(journal)?;
         }
         match ended {
             Ok(Outcome::Interrupted) => return Ok(Converged { outcome: Outcome::Interrupted, steps: done }),
@@ -318,8 +328,25 @@ fn settled_inventory<D>(plan: &Plan<D>, left_out: &BTreeSet<Object>, owned: &Inv
 /// What is journalled with an inventory: whether steps are about to be made,
 /// and what `prune.maxDelete` withholds.
 enum Mark {
-    Begun(BTreeSet<Object>),
+    Begun(Begun),
     Settled(BTreeSet<Object>),
+}
+
+/// What is known before the first step.
+#[derive(Default)]
+struct Begun {
+    withheld: BTreeSet<Object>,
+    /// What is there already and is taken over.
+    adopted: BTreeSet<Object>,
+    /// What is made: nobody's before.
+    made: BTreeSet<Object>,
+}
+
+impl Begun {
+    fn of<D>(steps: &[Step<D>], withheld: BTreeSet<Object>) -> Self {
+        let by = |verb| steps.iter().filter(|step| step.verb == verb).map(|step| step.object.clone()).collect();
+        Self { withheld, adopted: by(Verb::Adopt), made: by(Verb::Create) }
+    }
 }
 
 fn own<P: Parts>(
@@ -332,12 +359,16 @@ fn own<P: Parts>(
     context.commit(None, |state| {
         let moving = matches!(state.phase, Phase::Applying { .. } | Phase::RollingBack { .. });
         let withheld = match mark {
-            Mark::Begun(withheld) => {
+            Mark::Begun(begun) => {
                 // Repairing drift is no step towards a revision.
                 if moving {
                     state.touched.insert(app.clone());
                 }
-                withheld
+                let trial = matches!(state.phase, Phase::Applying { .. });
+                let adoption = if trial { Adoption::Trial } else { Adoption::Settled };
+                state.adopted.retain(|object, _| !begun.made.contains(object));
+                state.adopted.extend(begun.adopted.into_iter().map(|object| (object, adoption)));
+                begun.withheld
             }
             Mark::Settled(withheld) => withheld,
         };

@@ -18,7 +18,7 @@ use crate::crash::Crash;
 use crate::ports::clock::Clock;
 use crate::ports::journal::{Journal, JournalError, Kept, State};
 use crate::ports::prober::Prober;
-use crate::ports::runtime::{Inventory, Pins, Runtime, RuntimeError, Task, Verdict};
+use crate::ports::runtime::{Inventory, NOTHING, Pins, Runtime, RuntimeError, Task, Verdict};
 
 /// The adapters that one daemon is made of.
 pub(crate) trait Parts: 'static {
@@ -197,6 +197,8 @@ impl<'a> Subject<'a> {
             pins: self.pins,
             blobs: self.blobs,
             beside: &self.state.apps,
+            back: false,
+            borrowed: &NOTHING,
         }
     }
 }

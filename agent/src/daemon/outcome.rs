@@ -178,6 +178,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 let message = if asked { "an operator went back" } else { "went back by itself" };
                 let moved = self.advance(Event::Applied, None, |state| {
                     state.touched.clear();
+                    state.settle_adopted();
                     if asked && state.good.as_ref() != Some(&to) {
                         state.good = Some(to.clone());
                         state.before = None;
@@ -213,6 +214,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
             }
             state.good = Some(to.clone());
             state.touched.clear();
+            state.settle_adopted();
             note(state, now, &to, "steady", "applied and healthy");
         });
         if !moved {

@@ -13,7 +13,7 @@ use fleet::wire::status::{AppStatus, Health, Sync};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::apply::{Converged, Failure, Pass, converge, line};
+use super::apply::{Converged, Direction, Failure, Pass, converge, line};
 use super::context::{Context, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::core::Input;
 use super::fetch::Fetcher;
@@ -21,7 +21,7 @@ use super::prepare::kept_or_anew;
 use super::probe::try_look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
-use crate::ports::runtime::{Runtime, Verb, Verdict};
+use crate::ports::runtime::{Runtime, Task, Verb, Verdict};
 use crate::retry::{Backoff, share};
 
 /// Between two full compares, which find what no event told.
@@ -182,13 +182,13 @@ impl<P: Parts> Watch<P> {
 
     async fn repair(&mut self, subject: Subject<'_>, app: &DesiredApp, state: &State, free: bool) -> (Sync, String) {
         let steady = matches!(&state.phase, Phase::Steady { .. });
-        let pass = Pass { guard: (!free).then_some(&app.prune), cleanup: steady };
+        let pass = Pass { guard: (!free).then_some(&app.prune), cleanup: steady, direction: Direction::Forward };
         match converge(&self.context, subject, runtime_of(app), pass, &Cell::new(false)).await {
             Ok(Converged { steps, .. }) if steps.is_empty() => (Sync::Synced, String::new()),
             Ok(Converged { steps, .. }) => {
                 // Cleaning up after a revision is no drift.
                 let cleanup = self.compared.as_ref() != Some(subject.revision)
-                    && steps.iter().all(|step| step.starts_with("delete"));
+                    && steps.iter().all(|step| step.starts_with("delete") || step.starts_with("release"));
                 if !cleanup {
                     self.count(&app.name, &steps);
                     let message = format!("app {}: {}", app.name, steps.join("; "));
@@ -270,7 +270,7 @@ impl<P: Parts> Watch<P> {
                 want: None,
                 had,
             };
-            let pass = Pass { guard: None, cleanup: true };
+            let pass = Pass { guard: None, cleanup: true, direction: Direction::Forward };
             if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
                 tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
             }
@@ -304,8 +304,9 @@ pub(crate) async fn plan_lines<P: Parts>(
 ) -> Result<Vec<String>, String> {
     let runtime = runtime_of(app);
     let inventory = context.inventory(subject.app, runtime);
+    let borrowed = context.state().borrowed(false);
     let plan = with_runtime!(context, runtime, |adapter| {
-        adapter.plan(subject.task(&inventory)).await.map(|plan| {
+        adapter.plan(Task { borrowed: &borrowed, ..subject.task(&inventory) }).await.map(|plan| {
             let drift = plan.steps.iter().filter(|step| all || (!step.after_steady && step.verb != Verb::Wait));
             drift.map(line).collect::<Vec<_>>()
         })

@@ -120,6 +120,9 @@ pub struct State {
     /// By app: what `prune.maxDelete` kept from being deleted. It stays until
     /// an operator says otherwise, however the inventory grows.
     pub withheld: BTreeMap<AppName, BTreeSet<Object>>,
+    /// What of the inventory was there before burgee took it over.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<Object, Adoption>,
     pub suspended: Option<Suspension>,
     /// Counts starts of the agent; the first half of a report's place.
     pub epoch: u64,
@@ -128,6 +131,35 @@ pub struct State {
     pub release_sequence: u64,
     /// The newest history entries, oldest first, bounded.
     pub history: Vec<HistoryEntry>,
+}
+
+impl State {
+    /// What is given back instead of deleted should it leave: on the way back
+    /// all that was taken over, else what no good revision has had yet.
+    #[must_use]
+    pub fn borrowed(&self, back: bool) -> BTreeSet<Object> {
+        let held = self.adopted.iter().filter(|(_, adoption)| back || **adoption == Adoption::Trial);
+        held.map(|(object, _)| object.clone()).collect()
+    }
+
+    /// The device is at a revision that is good: what it took over is its own
+    /// from here on, and what is no longer owned is forgotten.
+    pub fn settle_adopted(&mut self) {
+        let owned: BTreeSet<&Object> =
+            self.inventory.values().flat_map(BTreeMap::values).flat_map(Inventory::keys).collect();
+        self.adopted.retain(|object, _| owned.contains(object));
+        self.adopted.values_mut().for_each(|adoption| *adoption = Adoption::Settled);
+    }
+}
+
+/// How far an object that was there before burgee is burgee's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Adoption {
+    /// Taken over by a revision that has not been good yet.
+    Trial,
+    /// A good revision has had it.
+    Settled,
 }
 
 /// What happened to a revision on this device.
@@ -219,4 +251,39 @@ pub trait Journal {
     /// What the open had to mend or do without, for a condition: the database
     /// was rebuilt from the second copy, the disk is read-only, …
     fn notice(&self) -> Option<String>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Adoption, Inventory, Object, State};
+
+    fn object(name: &str) -> Object {
+        Object { kind: "ConfigMap".to_owned(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn what_was_there_before_is_borrowed_until_a_good_revision_has_had_it() {
+        let names = |objects: BTreeSet<Object>| objects.into_iter().map(|it| it.name).collect::<Vec<_>>().join(" ");
+        let adopted = [("old", Adoption::Settled), ("new", Adoption::Trial), ("gone", Adoption::Trial)]
+            .map(|(name, adoption)| (object(name), adoption))
+            .into();
+        let mut state = State { adopted, ..State::default() };
+        assert_eq!(names(state.borrowed(false)), "gone new", "on the way forth");
+        assert_eq!(names(state.borrowed(true)), "gone new old", "on the way back");
+        let owned: Inventory = ["old", "new", "made"].map(|name| (object(name), String::new())).into();
+        state.inventory.entry("pos".parse().unwrap()).or_default().insert("kubernetes".to_owned(), owned);
+        state.settle_adopted();
+        assert_eq!(names(state.borrowed(false)), "");
+        assert_eq!(names(state.borrowed(true)), "new old", "what is no longer owned is forgotten");
+    }
+
+    #[test]
+    fn a_state_of_a_newer_agent_is_read_without_what_is_new() {
+        let state: State = serde_json::from_str(r#"{"epoch":3,"of-tomorrow":{"a":1}}"#).unwrap();
+        assert_eq!(state.epoch, 3);
+        let text = serde_json::to_string(&State::default()).unwrap();
+        assert!(!text.contains("adopted"), "an older agent reads what says nothing new: {text}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What runs apps: the `Runtime` port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 
@@ -54,6 +54,9 @@ pub type Inventory = BTreeMap<Object, String>;
 /// image id. Repair and rollback create by id and never pull.
 pub type Pins = BTreeMap<String, String>;
 
+/// No object.
+pub static NOTHING: BTreeSet<Object> = BTreeSet::new();
+
 /// What a runtime is asked about: one app of one revision.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
@@ -71,6 +74,12 @@ pub struct Task<'a> {
     /// All apps of the revision, this one included: what another one wants is
     /// handed over to it, not deleted.
     pub beside: &'a [DesiredApp],
+    /// On the way back: from a failed revision, or on an operator's word. `had`
+    /// is that revision's, then.
+    pub back: bool,
+    /// What was there before burgee took it over, and is given back instead of
+    /// deleted should it leave now.
+    pub borrowed: &'a BTreeSet<Object>,
 }
 
 /// What a step does to its object.
@@ -78,11 +87,15 @@ pub struct Task<'a> {
 #[serde(rename_all = "kebab-case")]
 pub enum Verb {
     Create,
+    /// Takes over what is there already.
+    Adopt,
     Update,
     Replace,
     Start,
     Restart,
     Delete,
+    /// Gives back what was taken over: it stays, and is nobody's of burgee's.
+    Release,
     Wait,
 }
 

@@ -77,6 +77,8 @@ impl Device {
             pins: &self.pins,
             blobs: &self.blobs,
             beside: &[],
+            back: false,
+            borrowed: &agent::ports::runtime::NOTHING,
         }
     }
 

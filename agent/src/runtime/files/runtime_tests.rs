@@ -67,7 +67,8 @@ impl Device {
 
     fn task<'a>(&'a self, want: Option<&'a DesiredApp>, pins: &'a Pins, blobs: &'a Blobs) -> Task<'a> {
         let Self { fleet, app, revision, inventory, .. } = self;
-        Task { fleet, app, revision, want, had: None, inventory, pins, blobs, beside: &[] }
+        let (had, beside, back, borrowed) = (None, &[][..], false, &crate::ports::runtime::NOTHING);
+        Task { fleet, app, revision, want, had, inventory, pins, blobs, beside, back, borrowed }
     }
 
     async fn plan(&self, want: Option<Files<'_>>) -> Result<Plan<Act>, RuntimeError> {

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleet::kubernetes::ObjectId;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Deleted, Meta, Resource};
 use super::cache::Cache;
-use super::managed::handed_over;
+use super::managed::{given_back, handed_over};
 use super::objects::named;
 use super::owner::DIGEST;
 use super::plan::{Action, creating};
@@ -65,6 +65,7 @@ impl Hands<'_> {
                 let digest = fresh.then_some(digest.as_str());
                 self.apply(id, resource, body, digest, *replace).await
             }
+            Action::Release { id, resource, uid } => self.release(id, resource, uid).await,
             Action::Delete { id, resource, uid } => self.delete(id, resource, uid).await,
             Action::AwaitGone { id, resource, uid } => self.until_gone(id, resource, uid).await,
             Action::AwaitServed { id, resource } => self.until_served(id, resource).await,
@@ -120,11 +121,30 @@ impl Hands<'_> {
         let live = live.map_err(|error| error.reading(&object.to_string()))?;
         let Some(live) = live else { return Err(RuntimeError::Changed { object }) };
         let Some(fields) = handed_over(&live["metadata"]["managedFields"]) else { return Ok(()) };
-        let version = live["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-        match self.api.own_fields(resource, id.namespace.as_deref(), &id.name, version, &fields).await {
+        let patch = json!([{"op": "replace", "path": "/metadata/managedFields", "value": fields}]);
+        match self.api.patch(resource, (id.namespace.as_deref(), &id.name), &live, patch).await {
             Err(error) if error.is_conflict() || error.is_missing() => Err(RuntimeError::Changed { object }),
             done => done.map_err(|error| error.step("take over", &object)),
         }
+    }
+
+    /// Takes our marks and our name off an object; all else stays as it is.
+    async fn release(&self, id: &ObjectId, resource: &Resource, uid: &str) -> Result<(), RuntimeError> {
+        let object = named(id);
+        let live = self.api.get(resource, id.namespace.as_deref(), &id.name).await;
+        let live = live.map_err(|error| error.reading(&object.to_string()))?;
+        if let Some(live) = live.filter(|live| live["metadata"]["uid"] == uid) {
+            let patched = self.api.patch(resource, (id.namespace.as_deref(), &id.name), &live, given_back(&live)).await;
+            match patched {
+                Err(error) if error.is_conflict() || error.is_missing() => {
+                    return Err(RuntimeError::Changed { object });
+                }
+                done => done.map_err(|error| error.step("give back", &object))?,
+            }
+        }
+        self.prints.forget(id);
+        self.cache.remove(id);
+        Ok(())
     }
 
     /// The object that is there instead of being made: this very apply's, when

@@ -1,9 +1,10 @@
 //! Who owns which field: `metadata.managedFields` (`fieldsV1`).
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::api::MANAGER;
 use super::fields::{list, text};
+use super::owner::{APP, DIGEST, FLEET, MANAGED_BY};
 
 /// The manager, other than burgee, that owns the field at `path`; of several
 /// the one that wrote last. `managed_fields` is the list in an object's
@@ -54,6 +55,30 @@ pub(super) fn handed_over(managed_fields: &Value) -> Option<Value> {
         unite(&mut merged["fieldsV1"], &entry["fieldsV1"]);
     }
     Some(kept.into_iter().cloned().chain([merged]).collect())
+}
+
+/// The JSON patch that takes burgee's marks and its name off an object. Its
+/// fields stay as they are, and are nobody's who was not there beside burgee.
+#[must_use]
+pub(super) fn given_back(live: &Value) -> Value {
+    let mut patch = Vec::new();
+    for (part, keys) in [("labels", &[MANAGED_BY, FLEET, APP][..]), ("annotations", &[DIGEST])] {
+        let there = keys.iter().filter(|key| live["metadata"][part].get(**key).is_some());
+        patch.extend(there.map(|key| {
+            let path = format!("/metadata/{part}/{}", key.replace('~', "~0").replace('/', "~1"));
+            json!({"op": "remove", "path": path})
+        }));
+    }
+    let all = list(live, "/metadata/managedFields");
+    let mut others: Vec<Value> = all.iter().filter(|entry| text(entry, "/manager") != MANAGER).cloned().collect();
+    if others.len() < all.len() {
+        if others.is_empty() {
+            // The server takes an empty list for none given; this empties it.
+            others.push(json!({}));
+        }
+        patch.push(json!({"op": "replace", "path": "/metadata/managedFields", "value": others}));
+    }
+    patch.into()
 }
 
 /// Adds the fields of one set to another.
@@ -232,6 +257,31 @@ mod tests {
         assert_eq!(ours["fieldsV1"], yaml("f:data: {f:old: {}, f:value: {}, f:new: {}, f:own: {}}"));
         assert_eq!(handed_over(&got), None);
         assert_eq!(handed_over(&Value::Null), None);
+    }
+
+    #[test]
+    fn what_is_given_back_bears_no_mark() {
+        let live = yaml(
+            r#"
+metadata:
+  labels: {app: web, app.kubernetes.io/managed-by: burgee, burgee.dev/fleet: retail, burgee.dev/app: shop}
+  annotations: {note: x, burgee.dev/digest: d}
+  managedFields: [{manager: kubectl-edit, operation: Update}, {manager: burgee, operation: Apply}]
+"#,
+        );
+        let want = yaml(
+            r#"
+- {op: remove, path: /metadata/labels/app.kubernetes.io~1managed-by}
+- {op: remove, path: /metadata/labels/burgee.dev~1fleet}
+- {op: remove, path: /metadata/labels/burgee.dev~1app}
+- {op: remove, path: /metadata/annotations/burgee.dev~1digest}
+- {op: replace, path: /metadata/managedFields, value: [{manager: kubectl-edit, operation: Update}]}
+"#,
+        );
+        assert_eq!(given_back(&live), want);
+        let alone = yaml("metadata: {managedFields: [{manager: burgee, operation: Apply}]}");
+        assert_eq!(given_back(&alone), yaml("[{op: replace, path: /metadata/managedFields, value: [{}]}]"));
+        assert_eq!(given_back(&yaml("metadata: {labels: {app: web}}")), yaml("[]"));
     }
 
     #[test]

@@ -149,6 +149,7 @@ impl Runtime for KubernetesRuntime {
             claims: &claims,
             prune: settings.map_or(&lost, |app| &app.prune),
             replace: settings.and_then(spec_of).map_or(&[], |spec| &spec.replace),
+            borrowed: task.borrowed,
             inhabited: &inhabited,
         })
     }

@@ -15,7 +15,7 @@ use super::api::{Meta, Resource};
 use super::objects::{Claims, Wanted, id_of, named};
 use super::order::removal_rank;
 use super::owner::{APP, FLEET, MANAGED_BY, PRUNE};
-use crate::ports::runtime::{Inventory, Plan, RuntimeError, Step, Verb};
+use crate::ports::runtime::{Inventory, Object, Plan, RuntimeError, Step, Verb};
 
 /// A version that no object has: the server's own first writes are later. A
 /// server-side apply that names it makes an object, and conflicts with one that
@@ -40,6 +40,8 @@ pub enum Action {
         /// Its kind may be deleted and made anew where a field is immutable.
         replace: bool,
     },
+    /// Takes burgee's marks off the object of that uid: it is nobody's then.
+    Release { id: ObjectId, resource: Resource, uid: String },
     /// Deletes the object of that uid.
     Delete { id: ObjectId, resource: Resource, uid: String },
     /// Waits until an object that is on its way out is gone.
@@ -78,6 +80,8 @@ pub(super) struct Scene<'a> {
     pub(super) claims: &'a Claims,
     pub(super) prune: &'a PrunePolicy,
     pub(super) replace: &'a [String],
+    /// What was there before burgee: given back, not deleted.
+    pub(super) borrowed: &'a BTreeSet<Object>,
     /// Namespaces that leave and in which somebody else has something; with what.
     pub(super) inhabited: &'a BTreeMap<String, String>,
 }
@@ -113,29 +117,40 @@ fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
         let label = |key: &str| meta.labels.get(key).map(String::as_str);
         let ours = label(MANAGED_BY) == Some("burgee") && label(FLEET) == Some(scene.fleet);
         // Handed over, or somebody's by now: nothing to delete, and no longer ours.
-        let stays = wanted.contains(id)
+        let others = wanted.contains(id)
             || scene.claims.contains_key(id)
             || !ours
             || label(APP) != Some(scene.app)
-            || meta.annotations.get(PRUNE).is_some_and(|value| value == "disabled")
+            || meta.is_deleting;
+        let stays = meta.annotations.get(PRUNE).is_some_and(|value| value == "disabled")
             || is_kept(&id.kind, scene.prune)
             || (id.kind.is("", "Namespace") && scene.inhabited.contains_key(&id.name));
-        if !stays && !meta.is_deleting {
+        if !others && (!stays || scene.borrowed.contains(&named(id))) {
             leaving.push((id, resource, meta));
         }
     }
     leaving.sort_by_key(|(id, resource, _)| (removal_rank(&id.kind, resource.namespaced), std::cmp::Reverse(*id)));
-    leaving
-        .into_iter()
-        .map(|(id, resource, meta)| Step {
-            verb: Verb::Delete,
-            object: named(id),
-            why: "no longer wanted".to_owned(),
-            after_steady: holds_data(&id.kind),
-            group: Some(removal_rank(&id.kind, resource.namespaced).into()),
-            data: Action::Delete { id: id.clone(), resource: resource.clone(), uid: meta.uid.clone() },
-        })
-        .collect()
+    leaving.into_iter().map(|(id, resource, meta)| removal(scene, id, resource, meta)).collect()
+}
+
+fn removal(scene: &Scene<'_>, id: &ObjectId, resource: &Resource, meta: &Meta) -> Step<Action> {
+    let object = named(id);
+    let given_back = scene.borrowed.contains(&object);
+    let (id, resource, uid) = (id.clone(), resource.clone(), meta.uid.clone());
+    let group = Some(removal_rank(&id.kind, resource.namespaced).into());
+    if given_back {
+        let why = "it was there before burgee".to_owned();
+        let data = Action::Release { id, resource, uid };
+        return Step { verb: Verb::Release, object, why, after_steady: false, group, data };
+    }
+    Step {
+        verb: Verb::Delete,
+        object,
+        why: "no longer wanted".to_owned(),
+        after_steady: holds_data(&id.kind),
+        group,
+        data: Action::Delete { id, resource, uid },
+    }
 }
 
 /// What `prune.keep` names stays, and is nobody's from then on.
@@ -170,7 +185,7 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
     let (verb, why, uid) = match standing {
         Standing::Same | Standing::Foreign(_) => return,
         Standing::Missing => (Verb::Create, "missing".to_owned(), None),
-        Standing::Adopted(meta) => (Verb::Update, "taken over".to_owned(), Some(&meta.uid)),
+        Standing::Adopted(meta) => (Verb::Adopt, "nobody claims it".to_owned(), Some(&meta.uid)),
         Standing::Differs(meta, why) => (Verb::Update, why.clone(), Some(&meta.uid)),
         Standing::Leaving(meta) => {
             steps.push(Step {

@@ -55,10 +55,11 @@ struct Case {
     claims: Vec<&'static str>,
     keep: Vec<&'static str>,
     inhabited: Vec<&'static str>,
+    borrowed: Vec<&'static str>,
 }
 
 fn case() -> Case {
-    Case { wanted: vec![], left: vec![], claims: vec![], keep: vec![], inhabited: vec![] }
+    Case { wanted: vec![], left: vec![], claims: vec![], keep: vec![], inhabited: vec![], borrowed: vec![] }
 }
 
 fn check(name: &str, case: Case, want: &[&str]) {
@@ -75,6 +76,7 @@ fn check(name: &str, case: Case, want: &[&str]) {
         keep: case.keep.iter().map(|word| (*word).to_owned()).collect(),
     };
     let inhabited = case.inhabited.iter().map(|name| ((*name).to_owned(), "Pod a".to_owned())).collect();
+    let borrowed = case.borrowed.iter().map(|text| named(&id(text))).collect();
     let scene = Scene {
         app: "pos",
         fleet: "retail",
@@ -86,6 +88,7 @@ fn check(name: &str, case: Case, want: &[&str]) {
         prune: &prune,
         replace: &["Job".to_owned()],
         inhabited: &inhabited,
+        borrowed: &borrowed,
     };
     let got: Vec<String> = match plan(&scene) {
         Ok(plan) => plan.steps.iter().map(line).collect(),
@@ -161,6 +164,33 @@ fn plans() {
             ..case()
         },
         &[],
+    );
+    check(
+        "what was there before burgee is given back at once, kept or not",
+        Case {
+            wanted: vec![("ConfigMap/a/x", Standing::Adopted(Meta::default()))],
+            left: vec![
+                ("ConfigMap/a/made", meta("pos")),
+                ("ConfigMap/a/theirs", meta("pos")),
+                ("PersistentVolumeClaim/a/data", meta("pos")),
+                ("ConfigMap/a/handed", meta("shelf")),
+                ("ConfigMap/a/never", Meta::default()),
+            ],
+            keep: vec!["pvcs"],
+            borrowed: vec![
+                "ConfigMap/a/theirs",
+                "PersistentVolumeClaim/a/data",
+                "ConfigMap/a/handed",
+                "ConfigMap/a/never",
+            ],
+            ..case()
+        },
+        &[
+            "release PersistentVolumeClaim/a/data: it was there before burgee",
+            "release ConfigMap/a/theirs: it was there before burgee",
+            "delete ConfigMap/a/made: no longer wanted",
+            "adopt ConfigMap/a/x: nobody claims it",
+        ],
     );
     check(
         "somebody else's is refused by name",

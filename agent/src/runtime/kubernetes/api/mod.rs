@@ -163,23 +163,22 @@ impl Api {
         self.json(request).await.map_err(|error: ApiError| if secret { error.discreet() } else { error })
     }
 
-    /// Says anew who owns which field of the object as it was read.
+    /// Patches the object as it was read (`live`): a JSON patch.
     ///
     /// # Errors
     /// When the server refuses; a conflict where the object was written since.
-    pub async fn own_fields(
+    pub async fn patch(
         &self,
         resource: &Resource,
-        namespace: Option<&str>,
-        name: &str,
-        version: &str,
-        managed_fields: &Value,
+        (namespace, name): (Option<&str>, &str),
+        live: &Value,
+        mut patch: Value,
     ) -> Result<(), ApiError> {
-        let body = json!([
-            {"op": "replace", "path": "/metadata/managedFields", "value": managed_fields},
-            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
-        ])
-        .to_string();
+        let version = &live["metadata"]["resourceVersion"];
+        if let Some(steps) = patch.as_array_mut() {
+            steps.push(json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version}));
+        }
+        let body = patch.to_string();
         let path = format!("{}?fieldManager={MANAGER}", resource.path(namespace, Some(name)));
         let request = Request {
             method: Method::PATCH,
