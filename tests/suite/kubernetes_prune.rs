@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use harness::cluster::Cluster;
-use harness::kube_stage::{Stage, config_map, deployment};
+use harness::kube_stage::{Stage, config_map, deployment, widget_definition};
 use harness::wait::until;
 use serde_json::{Value, json};
 
@@ -98,4 +98,119 @@ fn what_was_there_before_is_given_back_on_the_way_back() {
     stage.manifest("shop", "x.yaml", &[config_map("ours", "2")]);
     stage.pushed("drops them");
     assert_eq!(cluster.get(&space, "configmap", "map"), Value::Null);
+}
+
+/// An app that makes a namespace of its own.
+fn housed(stage: &Stage, app: &str, home: &str, more: &str) {
+    let text = format!(
+        "runtime: kubernetes\nnamespace: {home}\ncreateNamespace: true\nhealth: {{timeout: 6s, soak: 100ms}}\n{more}"
+    );
+    stage.repo.write(&format!("apps/{app}/app.yaml"), &text);
+}
+
+/// A claim that is well without a volume, for want of a pod.
+fn waiting_claim(cluster: &Cluster, name: &str) -> Value {
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "late"}, "provisioner": "example.com/none", "volumeBindingMode": "WaitForFirstConsumer"});
+    cluster.apply(&class.to_string());
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}})
+}
+
+fn leaves(stage: &mut Stage, apps: &str) -> String {
+    stage.repo.write("groups/all.yaml", &format!("selector: {{matchLabels: {{role: test}}}}\napps: [{apps}]\n"));
+    stage.pushed(&format!("apps: [{apps}]"))
+}
+
+/// Has everything compared, until what had to wait for steady had its turn.
+fn compared(stage: &Stage) {
+    for _ in 0..2 {
+        stage.device.sync();
+        std::thread::sleep(Duration::from_millis(700));
+    }
+}
+
+fn is_alive(cluster: &Cluster, space: &str, kind: &str, name: &str) -> bool {
+    let found = cluster.get(space, kind, name);
+    found != Value::Null && found["metadata"]["deletionTimestamp"] == Value::Null
+}
+
+#[test]
+fn a_namespace_goes_only_with_what_goes_itself() {
+    let cluster = Cluster::shared();
+    let apps = ["kept", "marked", "late", "empty"];
+    let mut stage = Stage::new(cluster, &[]);
+    let home = |app: &str| format!("{}-{app}", stage.space);
+    let (kept, marked, late, empty) = (home("kept"), home("marked"), home("late"), home("empty"));
+    housed(&stage, "kept", &kept, "prune: {keep: [pvcs]}\n");
+    stage.manifest("kept", "x.yaml", &[config_map("map", "1"), waiting_claim(cluster, "data")]);
+    housed(&stage, "marked", &marked, "");
+    let mut disabled = config_map("disabled", "1");
+    disabled["metadata"]["annotations"]["burgee.dev/prune"] = "disabled".into();
+    stage.manifest("marked", "x.yaml", &[config_map("map", "1"), disabled]);
+    for app in ["late", "empty"] {
+        housed(&stage, app, &home(app), "");
+        stage.manifest(app, "x.yaml", &[config_map("map", "1"), waiting_claim(cluster, "data"), deployment("web", 0)]);
+    }
+    stage
+        .repo
+        .write("groups/all.yaml", &format!("selector: {{matchLabels: {{role: test}}}}\napps: [{}]\n", apps.join(", ")));
+    stage.pushed("all of them");
+
+    // A kind that came after the agent started, and what its operator made for an object of it.
+    let group = format!("{}.example.com", stage.space);
+    cluster.apply(&widget_definition(&group).to_string());
+    let kind = format!("widgets.{group}");
+    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &format!("crd/{kind}")]);
+    let widget =
+        json!({"apiVersion": format!("{group}/v1"), "kind": "Widget", "metadata": {"name": "db", "namespace": late}});
+    until("the kind is served", LONG, || {
+        cluster.try_kubectl(&["-n", &late, "get", &kind]).is_ok().then(|| cluster.apply(&widget.to_string()))
+    });
+    let uid = cluster.get(&late, &kind, "db")["metadata"]["uid"].clone();
+    let owners = json!([{"apiVersion": format!("{group}/v1"), "kind": "Widget", "name": "db", "uid": uid}]);
+    let owned = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": late, "ownerReferences": owners}});
+    cluster.apply(&owned.to_string());
+
+    leaves(&mut stage, "");
+    until("an empty one goes", LONG, || (!is_alive(cluster, "", "namespace", &empty)).then_some(()));
+    compared(&stage);
+    for (space, kind, name) in
+        [(&kept, "persistentvolumeclaim", "data"), (&marked, "configmap", "disabled"), (&late, kind.as_str(), "db")]
+    {
+        assert!(is_alive(cluster, space, kind, name), "{space}: {kind} {name} stays");
+        assert!(is_alive(cluster, "", "namespace", space), "{space} stays");
+        assert!(!is_alive(cluster, space, "configmap", "map"), "{space}: what was the app's is gone");
+    }
+    assert!(!is_alive(cluster, &late, "persistentvolumeclaim", "data"), "what nothing keeps is gone");
+}
+
+#[test]
+fn a_definition_stays_for_the_objects_of_others() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("defs", ""), ("things", "dependsOn: [defs]\n")]);
+    let group = |name: &str| format!("{name}.{}.example.com", stage.space);
+    let (theirs, beside, own) = (group("theirs"), group("beside"), group("own"));
+    let widget = |group: &str, name: &str| json!({"apiVersion": format!("{group}/v1"), "kind": "Widget", "metadata": {"name": name}});
+    let definitions = [widget_definition(&theirs), widget_definition(&beside), widget_definition(&own)];
+    stage.manifest("defs", "x.yaml", &[&definitions[..], &[widget(&own, "w")]].concat());
+    stage.manifest("things", "x.yaml", &[widget(&beside, "w")]);
+    stage.pushed("both");
+    let mut made = widget(&theirs, "by-hand");
+    made["metadata"]["namespace"] = stage.space.as_str().into();
+    cluster.apply(&made.to_string());
+
+    // `things` stays, and still wants one.
+    stage.app("things", "");
+    leaves(&mut stage, "things");
+    let definition = |group: &str| is_alive(cluster, "", "customresourcedefinition", &format!("widgets.{group}"));
+    until("the one with none but its own goes", LONG, || (!definition(&own)).then_some(()));
+    compared(&stage);
+    assert!(definition(&theirs) && is_alive(cluster, &stage.space, &format!("widgets.{theirs}"), "by-hand"));
+    assert!(definition(&beside) && is_alive(cluster, &stage.space, &format!("widgets.{beside}"), "w"));
+    // Once nobody has an object of it any more, it goes, too.
+    leaves(&mut stage, "");
+    until("the other one goes with its last object", LONG, || {
+        stage.device.sync();
+        (!definition(&beside)).then_some(())
+    });
+    assert!(definition(&theirs) && is_alive(cluster, &stage.space, &format!("widgets.{theirs}"), "by-hand"));
 }

@@ -12,6 +12,7 @@ mod execute;
 mod fields;
 mod health;
 mod ignore;
+mod inhabitants;
 mod kubeconfig;
 mod kustomize;
 mod logs;
@@ -138,8 +139,7 @@ impl Runtime for KubernetesRuntime {
         let claims = if left.is_empty() { BTreeMap::new() } else { sight.claims(&task).await? };
         let lost = PrunePolicy { enabled: true, max_delete: Limit::Percent(100), keep: vec!["volumes".to_owned()] };
         let settings = task.want.filter(|app| spec_of(app).is_some()).or(task.had);
-        let inhabited = sight.inhabited(&task, &left, &wanted).await?;
-        plan::plan(&Scene {
+        let scene = Scene {
             app: task.app.as_str(),
             fleet: task.fleet.as_str(),
             wanted: &wanted,
@@ -150,8 +150,10 @@ impl Runtime for KubernetesRuntime {
             prune: settings.map_or(&lost, |app| &app.prune),
             replace: settings.and_then(spec_of).map_or(&[], |spec| &spec.replace),
             borrowed: task.borrowed,
-            inhabited: &inhabited,
-        })
+            held: &BTreeMap::new(),
+        };
+        let held = sight.held(&task, &plan::going(&scene), &wanted, &claims).await?;
+        plan::plan(&Scene { held: &held, ..scene })
     }
 
     async fn execute(&self, _: Task<'_>, step: &Step<Action>) -> Result<(), RuntimeError> {

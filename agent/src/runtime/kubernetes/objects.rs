@@ -96,22 +96,25 @@ pub(super) async fn manifests(
 /// The kinds that the definitions among these manifests bring: the server
 /// can't know them yet.
 pub(super) fn definitions(manifests: &[Manifest]) -> Vec<Resource> {
-    let mut defined = Vec::new();
-    for manifest in manifests.iter().filter(|it| it.kind.is("apiextensions.k8s.io", "CustomResourceDefinition")) {
-        let spec = &manifest.object["spec"];
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (group, kind) = (text(&spec["group"]), text(&spec["names"]["kind"]));
-        for version in spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true) {
-            defined.push(Resource {
-                kind: Kind { group: group.clone(), kind: kind.clone() },
-                api_version: format!("{group}/{}", text(&version["name"])),
-                plural: text(&spec["names"]["plural"]),
-                namespaced: spec["scope"] == "Namespaced",
-                listable: true,
-            });
-        }
-    }
-    defined
+    let definitions = manifests.iter().filter(|it| it.kind.is("apiextensions.k8s.io", "CustomResourceDefinition"));
+    definitions.flat_map(|manifest| defined_by(&manifest.object)).collect()
+}
+
+/// The versions of its kind that one definition has served.
+pub(super) fn defined_by(definition: &Value) -> Vec<Resource> {
+    let spec = &definition["spec"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, kind) = (text(&spec["group"]), text(&spec["names"]["kind"]));
+    let served = spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true);
+    served
+        .map(|version| Resource {
+            kind: Kind { group: group.clone(), kind: kind.clone() },
+            api_version: format!("{group}/{}", text(&version["name"])),
+            plural: text(&spec["names"]["plural"]),
+            namespaced: spec["scope"] == "Namespaced",
+            listable: true,
+        })
+        .collect()
 }
 
 /// Every object of an app, in the order in which they are applied.

@@ -12,7 +12,7 @@ use super::cache::Cache;
 use super::execute::Prints;
 use super::kustomize::Kustomize;
 use super::objects::{self, Claims, Wanted, id_of, spec_of};
-use super::owner::{APP, DIGEST, FLEET, MANAGED_BY, Owner, owner};
+use super::owner::{DIGEST, FLEET, Owner, owner};
 use super::plan::Standing;
 use crate::ports::runtime::{RuntimeError, Task};
 
@@ -69,7 +69,7 @@ impl Sight<'_> {
         objects::wanted(task.fleet, app, spec, manifests, &resources, &defined)
     }
 
-    async fn resources(&self, anew: bool) -> Result<Arc<Resources>, RuntimeError> {
+    pub(super) async fn resources(&self, anew: bool) -> Result<Arc<Resources>, RuntimeError> {
         let found = if anew { self.api.rediscover().await } else { self.api.resources().await };
         found.map_err(|error| error.reading("what the API server knows"))
     }
@@ -214,52 +214,4 @@ impl Sight<'_> {
         }
         Ok(claims)
     }
-
-    /// Namespaces that are to go and hold something that is not this app's:
-    /// with them it would go, too.
-    pub(super) async fn inhabited(
-        &self,
-        task: &Task<'_>,
-        left: &BTreeMap<ObjectId, (Resource, Meta)>,
-        wanted: &[Wanted],
-    ) -> Result<BTreeMap<String, String>, RuntimeError> {
-        let mut inhabited = BTreeMap::new();
-        let going: Vec<&str> =
-            left.keys().filter(|id| id.kind.is("", "Namespace")).map(|id| id.name.as_str()).collect();
-        if going.is_empty() {
-            return Ok(inhabited);
-        }
-        let resources = self.resources(false).await?;
-        for name in going {
-            if let Some(it) = wanted.iter().find(|it| it.id.namespace.as_deref() == Some(name)) {
-                inhabited.insert(name.to_owned(), it.id.to_string());
-                continue;
-            }
-            for resource in resources.namespaced() {
-                let list = self.api.list_meta(resource, Some(name), "").await;
-                let (metas, _) = list.map_err(|error| error.reading(&format!("what is in namespace {name}")))?;
-                let foreign = metas.iter().find(|meta| !is_incidental(&resource.kind, meta, task));
-                if let Some(meta) = foreign {
-                    tracing::warn!(namespace = name, kind = %resource.kind, object = meta.name, "a namespace stays: it holds what is not this app's");
-                    inhabited.insert(name.to_owned(), format!("{} {}", resource.kind, meta.name));
-                    break;
-                }
-            }
-        }
-        Ok(inhabited)
-    }
-}
-
-/// What is in a namespace by itself, or belongs to something in it, or is this app's.
-fn is_incidental(kind: &Kind, meta: &Meta, task: &Task<'_>) -> bool {
-    let label = |key: &str| meta.labels.get(key).map(String::as_str);
-    let ours = label(MANAGED_BY) == Some("burgee")
-        && label(FLEET) == Some(task.fleet.as_str())
-        && label(APP) == Some(task.app.as_str());
-    let by_itself = matches!(
-        (kind.group.as_str(), kind.kind.as_str(), meta.name.as_str()),
-        ("", "ServiceAccount", "default") | ("", "ConfigMap", "kube-root-ca.crt")
-    ) || matches!(kind.kind.as_str(), "Event" | "Endpoints" | "EndpointSlice" | "Lease" | "PodMetrics")
-        || (kind.is("", "Secret") && meta.annotations.contains_key("kubernetes.io/service-account.name"));
-    ours || by_itself || meta.controller.is_some() || meta.is_deleting
 }

@@ -82,9 +82,21 @@ pub(super) struct Scene<'a> {
     pub(super) replace: &'a [String],
     /// What was there before burgee: given back, not deleted.
     pub(super) borrowed: &'a BTreeSet<Object>,
-    /// Namespaces that leave and in which somebody else has something; with what.
-    pub(super) inhabited: &'a BTreeMap<String, String>,
+    /// Of [`going`], what holds something that does not go with it.
+    pub(super) held: &'a BTreeMap<ObjectId, Held>,
 }
+
+/// How long something that should go stays for what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It is nobody's of burgee's from here on.
+    ForGood,
+    /// It stays burgee's, and is looked at again.
+    ForNow,
+}
+
+/// What a plan would delete, with where it is found.
+pub(super) type Going<'a> = BTreeMap<&'a ObjectId, &'a (Resource, Meta)>;
 
 /// The plan.
 ///
@@ -98,6 +110,11 @@ pub(super) fn plan(scene: &Scene<'_>) -> Result<Plan<Action>, RuntimeError> {
     }
     let mut inventory = Inventory::new();
     let mut steps = removals(scene);
+    for id in scene.held.iter().filter(|(_, held)| **held == Held::ForNow).map(|(id, _)| named(id)) {
+        if let Some(digest) = scene.inventory.get(&id) {
+            inventory.insert(id, digest.clone());
+        }
+    }
     let mut added = Vec::new();
     for (wanted, standing) in scene.wanted.iter().zip(scene.standing) {
         inventory.insert(named(&wanted.id), wanted.digest.clone());
@@ -109,28 +126,48 @@ pub(super) fn plan(scene: &Scene<'_>) -> Result<Plan<Action>, RuntimeError> {
     Ok(Plan { steps, inventory })
 }
 
-fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
-    let wanted: BTreeSet<&ObjectId> = scene.wanted.iter().map(|it| &it.id).collect();
-    let mut leaving: Vec<(&ObjectId, &Resource, &Meta)> = Vec::new();
-    for id in scene.inventory.keys().filter_map(id_of) {
-        let Some((id, (resource, meta))) = scene.left.get_key_value(&id) else { continue };
-        let label = |key: &str| meta.labels.get(key).map(String::as_str);
-        let ours = label(MANAGED_BY) == Some("burgee") && label(FLEET) == Some(scene.fleet);
-        // Handed over, or somebody's by now: nothing to delete, and no longer ours.
-        let others = wanted.contains(id)
-            || scene.claims.contains_key(id)
-            || !ours
-            || label(APP) != Some(scene.app)
-            || meta.is_deleting;
-        let stays = meta.annotations.get(PRUNE).is_some_and(|value| value == "disabled")
-            || is_kept(&id.kind, scene.prune)
-            || (id.kind.is("", "Namespace") && scene.inhabited.contains_key(&id.name));
-        if !others && (!stays || scene.borrowed.contains(&named(id))) {
-            leaving.push((id, resource, meta));
-        }
+/// What becomes of something that is owned and no longer wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Not ours (any more), or on its way out: nothing is done.
+    Nothing,
+    GivenBack,
+    Goes,
+}
+
+fn fate(scene: &Scene<'_>, id: &ObjectId, meta: &Meta) -> Fate {
+    let label = |key: &str| meta.labels.get(key).map(String::as_str);
+    let ours = label(MANAGED_BY) == Some("burgee") && label(FLEET) == Some(scene.fleet);
+    // Wanted, handed over, or somebody's by now: nothing to delete, and no longer this app's.
+    let wanted = scene.wanted.iter().any(|it| it.id == *id) || scene.claims.contains_key(id);
+    if wanted || !ours || label(APP) != Some(scene.app) || meta.is_deleting {
+        return Fate::Nothing;
     }
-    leaving.sort_by_key(|(id, resource, _)| (removal_rank(&id.kind, resource.namespaced), std::cmp::Reverse(*id)));
-    leaving.into_iter().map(|(id, resource, meta)| removal(scene, id, resource, meta)).collect()
+    if scene.borrowed.contains(&named(id)) {
+        return Fate::GivenBack;
+    }
+    let marked = meta.annotations.get(PRUNE).is_some_and(|value| value == "disabled");
+    if marked || is_kept(&id.kind, scene.prune) { Fate::Nothing } else { Fate::Goes }
+}
+
+/// What is owned and still there, by what becomes of it.
+fn left<'a>(scene: &Scene<'a>, fates: &[Fate]) -> Going<'a> {
+    let owned: BTreeSet<ObjectId> = scene.inventory.keys().filter_map(id_of).collect();
+    let left =
+        scene.left.iter().filter(|(id, (_, meta))| owned.contains(*id) && fates.contains(&fate(scene, id, meta)));
+    left.collect()
+}
+
+/// What would be deleted if nothing but itself mattered.
+pub(super) fn going<'a>(scene: &Scene<'a>) -> Going<'a> {
+    left(scene, &[Fate::Goes])
+}
+
+fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
+    let mut leaving: Vec<_> = left(scene, &[Fate::GivenBack, Fate::Goes]).into_iter().collect();
+    leaving.retain(|(id, _)| !scene.held.contains_key(*id));
+    leaving.sort_by_key(|(id, (resource, _))| (removal_rank(&id.kind, resource.namespaced), std::cmp::Reverse(*id)));
+    leaving.into_iter().map(|(id, (resource, meta))| removal(scene, id, resource, meta)).collect()
 }
 
 fn removal(scene: &Scene<'_>, id: &ObjectId, resource: &Resource, meta: &Meta) -> Step<Action> {

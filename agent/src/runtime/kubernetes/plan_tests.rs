@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::api::{Meta, Resource};
 use super::super::objects::{Claims, Wanted, named};
 use super::super::order::rank;
-use super::{Action, Scene, Standing, plan};
+use super::{Action, Held, Scene, Standing, going, plan};
 use crate::ports::runtime::{Inventory, Step};
 
 fn line(step: &Step<Action>) -> String {
@@ -54,15 +54,20 @@ struct Case {
     left: Vec<(&'static str, Meta)>,
     claims: Vec<&'static str>,
     keep: Vec<&'static str>,
-    inhabited: Vec<&'static str>,
+    held: Vec<(&'static str, Held)>,
     borrowed: Vec<&'static str>,
 }
 
 fn case() -> Case {
-    Case { wanted: vec![], left: vec![], claims: vec![], keep: vec![], inhabited: vec![], borrowed: vec![] }
+    Case { wanted: vec![], left: vec![], claims: vec![], keep: vec![], held: vec![], borrowed: vec![] }
 }
 
 fn check(name: &str, case: Case, want: &[&str]) {
+    check_owned(name, case, want, None);
+}
+
+/// With what is owned once the plan has landed, and what goes for its own part.
+fn check_owned(name: &str, case: Case, want: &[&str], owned: Option<(&[&str], &[&str])>) {
     let mut all: Vec<(Wanted, Standing)> = case.wanted.into_iter().map(|(id, stands)| (wanted(id), stands)).collect();
     all.sort_by_key(|(it, _)| (it.rank, it.id.clone()));
     let (wanted, standing): (Vec<_>, Vec<_>) = all.into_iter().unzip();
@@ -75,7 +80,7 @@ fn check(name: &str, case: Case, want: &[&str]) {
         max_delete: Limit::Percent(50),
         keep: case.keep.iter().map(|word| (*word).to_owned()).collect(),
     };
-    let inhabited = case.inhabited.iter().map(|name| ((*name).to_owned(), "Pod a".to_owned())).collect();
+    let held = case.held.iter().map(|(text, held)| (id(text), *held)).collect();
     let borrowed = case.borrowed.iter().map(|text| named(&id(text))).collect();
     let scene = Scene {
         app: "pos",
@@ -87,10 +92,16 @@ fn check(name: &str, case: Case, want: &[&str]) {
         claims: &claims,
         prune: &prune,
         replace: &["Job".to_owned()],
-        inhabited: &inhabited,
+        held: &held,
         borrowed: &borrowed,
     };
-    let got: Vec<String> = match plan(&scene) {
+    let planned = plan(&scene);
+    if let Some((owned, goes)) = owned {
+        let inventory = planned.as_ref().unwrap().inventory.keys().map(ToString::to_string);
+        assert_eq!(inventory.collect::<Vec<_>>(), owned, "{name}");
+        assert_eq!(going(&scene).keys().map(ToString::to_string).collect::<Vec<_>>(), goes, "{name}");
+    }
+    let got: Vec<String> = match planned {
         Ok(plan) => plan.steps.iter().map(line).collect(),
         Err(error) => vec![error.to_string()],
     };
@@ -160,10 +171,39 @@ fn plans() {
             ],
             claims: vec!["ConfigMap/b/claimed"],
             keep: vec!["pvcs"],
-            inhabited: vec!["b"],
+            held: vec![("Namespace/b", Held::ForGood)],
             ..case()
         },
         &[],
+    );
+    check_owned(
+        "what holds something stays; for now, and still owned, or for good",
+        Case {
+            left: vec![
+                ("Namespace/now", meta("pos")),
+                ("Namespace/good", meta("pos")),
+                ("Namespace/empty", meta("pos")),
+                ("PersistentVolumeClaim/good/data", meta("pos")),
+                ("CustomResourceDefinition.apiextensions.k8s.io/widgets.example.com", meta("pos")),
+            ],
+            keep: vec!["pvcs"],
+            held: vec![
+                ("Namespace/now", Held::ForNow),
+                ("Namespace/good", Held::ForGood),
+                ("CustomResourceDefinition.apiextensions.k8s.io/widgets.example.com", Held::ForNow),
+            ],
+            ..case()
+        },
+        &["delete Namespace/empty (once steady): no longer wanted"],
+        Some((
+            &["CustomResourceDefinition.apiextensions.k8s.io/widgets.example.com", "Namespace/now"],
+            &[
+                "Namespace/empty",
+                "Namespace/good",
+                "Namespace/now",
+                "CustomResourceDefinition.apiextensions.k8s.io/widgets.example.com",
+            ],
+        )),
     );
     check(
         "what was there before burgee is given back at once, kept or not",

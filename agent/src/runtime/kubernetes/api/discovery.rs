@@ -238,6 +238,14 @@ impl Resources {
     }
 }
 
+impl FromIterator<Resource> for Resources {
+    fn from_iter<I: IntoIterator<Item = Resource>>(all: I) -> Self {
+        let mut resources = Self::default();
+        all.into_iter().for_each(|resource| resources.insert(resource));
+        resources
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use fleet::kubernetes::Kind;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fleet::kubernetes::Kind;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -21,12 +22,22 @@ pub struct Meta {
     pub annotations: BTreeMap<String, String>,
     /// Kind and name of the object that controls this one.
     pub controller: Option<String>,
+    /// Every object that this one belongs to: when all are gone, so is this.
+    pub owners: Vec<Owned>,
     pub is_deleting: bool,
     /// Over the fields that the agent applied and still owns. Another manager
     /// that changes the value of one takes it away, which shows here.
     pub print: Option<[u8; 16]>,
     /// The other managers, newest last.
     pub managers: Vec<String>,
+}
+
+/// An object that another one belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    pub kind: Kind,
+    pub name: String,
+    pub uid: String,
 }
 
 #[derive(Deserialize)]
@@ -58,11 +69,16 @@ struct Wire<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Owner {
+    #[serde(default)]
+    api_version: String,
     #[serde(default)]
     kind: String,
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    uid: String,
     #[serde(default)]
     controller: Option<bool>,
 }
@@ -97,6 +113,9 @@ impl Meta {
             .find(|owner| owner.controller == Some(true))
             .or(owners.first())
             .map(|owner| format!("{} {}", owner.kind, owner.name));
+        let owned =
+            |owner: Owner| Owned { kind: Kind::of(&owner.api_version, &owner.kind), name: owner.name, uid: owner.uid };
+        let owners = owners.into_iter().map(owned).collect();
         let mut print = None;
         let mut managers: Vec<(Option<String>, String)> = Vec::new();
         for entry in metadata.managed_fields.unwrap_or_default() {
@@ -115,6 +134,7 @@ impl Meta {
             labels: metadata.labels.unwrap_or_default(),
             annotations,
             controller,
+            owners,
             is_deleting: metadata.deletion_timestamp.is_some(),
             print,
             managers: managers.into_iter().map(|(_, manager)| manager).collect(),
@@ -152,7 +172,7 @@ mod tests {
 
     const OBJECT: &str = r#"{"kind":"ConfigMap","metadata":{"name":"a","namespace":"b","uid":"u","resourceVersion":"7",
         "labels":{"x":"y"},"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}","k":"v"},
-        "ownerReferences":[{"kind":"ReplicaSet","name":"r","controller":true}],
+        "ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"r","uid":"s","controller":true}],
         "managedFields":[
           {"manager":"kubectl","operation":"Update","time":"2026-01-02T00:00:00Z","fieldsV1":{"f:a":{}}},
           {"manager":"helm","operation":"Update","time":"2026-01-01T00:00:00Z"},
@@ -164,6 +184,7 @@ mod tests {
         let meta = Meta::read(OBJECT).unwrap();
         assert_eq!((meta.name.as_str(), meta.namespace.as_deref()), ("a", Some("b")));
         assert_eq!(meta.controller.as_deref(), Some("ReplicaSet r"));
+        assert_eq!((meta.owners[0].kind.to_string().as_str(), meta.owners[0].uid.as_str()), ("ReplicaSet.apps", "s"));
         assert_eq!(meta.managers, ["helm", "kubectl"]);
         assert_eq!(meta.annotations.len(), 1);
         assert!(meta.print.is_some() && !meta.is_deleting);

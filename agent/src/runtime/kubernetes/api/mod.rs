@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 pub use self::discovery::{Resource, Resources};
 pub use self::error::ApiError;
-pub use self::meta::{MANAGER, Meta};
+pub use self::meta::{MANAGER, Meta, Owned};
 use self::transport::{ANSWER, Connected, Request, unreachable};
 pub use self::watch::{Watch, WatchEvent};
 use crate::config::settings::KubernetesSettings;
