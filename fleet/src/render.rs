@@ -180,9 +180,10 @@ fn order(apps: &BTreeMap<AppName, App>) -> Vec<AppName> {
 }
 
 /// Two apps of one device that would deliver the same file, be the same
-/// project, or have the same object.
+/// project, or have the same object. A namespace that several ask to be made is
+/// made once, and none of theirs alone.
 pub(crate) fn collisions(apps: &[RenderedApp]) -> Vec<Finding> {
-    let mut taken: BTreeMap<(&str, String), &AppName> = BTreeMap::new();
+    let mut taken: BTreeMap<(&str, String), (&AppName, bool)> = BTreeMap::new();
     let mut found = Vec::new();
     for RenderedApp { app, objects, .. } in apps {
         let claims: Vec<(&str, String)> = match &app.spec {
@@ -190,15 +191,28 @@ pub(crate) fn collisions(apps: &[RenderedApp]) -> Vec<Finding> {
             AppSpec::Files(files) => files.files.keys().map(|path| ("the file", path.clone())).collect(),
             AppSpec::Kubernetes(_) => objects.iter().map(|id| ("the object", id.to_string())).collect(),
         };
-        for (what, name) in claims {
+        let implied = implied_namespace(app).filter(|name| claims.iter().all(|(_, claimed)| claimed != name));
+        let implied = implied.map(|name| ("the object", name, true));
+        for (what, name, shared) in claims.into_iter().map(|(what, name)| (what, name, false)).chain(implied) {
             let message = |other| format!("{what} `{name}` belongs to the app `{other}`, too, expected one app for it");
+            let hint = "drop `createNamespace`, and name the app that has the namespace in `dependsOn`";
             match taken.get(&(what, name.clone())) {
-                Some(other) => found.push(error(&app_path(&app.name), Place::START, message(other))),
-                None => drop(taken.insert((what, name), &app.name)),
+                Some((_, true)) if shared => {}
+                Some((other, theirs)) => found.push(Finding {
+                    hint: (shared || *theirs).then(|| hint.to_owned()),
+                    ..error(&app_path(&app.name), Place::START, message(other))
+                }),
+                None => drop(taken.insert((what, name), (&app.name, shared))),
             }
         }
     }
     found
+}
+
+/// The namespace that an app's settings ask for, by the name of the object.
+fn implied_namespace(app: &DesiredApp) -> Option<String> {
+    let AppSpec::Kubernetes(spec) = &app.spec else { return None };
+    spec.namespace.as_ref().filter(|_| spec.create_namespace).map(|name| format!("Namespace/{name}"))
 }
 
 #[cfg(test)]

@@ -214,3 +214,41 @@ fn a_definition_stays_for_the_objects_of_others() {
     });
     assert!(definition(&theirs) && is_alive(cluster, &stage.space, &format!("widgets.{theirs}"), "by-hand"));
 }
+
+#[test]
+fn apps_share_a_namespace_and_nothing_else() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("a", ""), ("b", "")]);
+    let home = format!("{}-mall", stage.space);
+    for app in ["a", "b"] {
+        housed(&stage, app, &home, "");
+        stage.manifest(app, "x.yaml", &[config_map(app, "1")]);
+    }
+    let both = stage.pushed("both");
+    let uid = cluster.get("", "namespace", &home)["metadata"]["uid"].clone();
+    assert!(is_alive(cluster, &home, "configmap", "a") && is_alive(cluster, &home, "configmap", "b"));
+
+    // Only the device sees what kustomize makes of names: it names both apps.
+    stage.repo.write("apps/b/kubernetes/kustomization.yaml", "namePrefix: pre-\nresources: [x.yaml]\n");
+    stage.manifest("a", "x.yaml", &[config_map("a", "1"), config_map("pre-b", "1")]);
+    let bad = stage.push("one object, two apps");
+    let status = stage.device.wait_stalled(&both, &bad, 60);
+    let said = status["conditions"].to_string();
+    assert!(said.contains("apps a and b both have it") || said.contains("apps b and a both have it"), "{said}");
+    assert!(!is_alive(cluster, &home, "configmap", "pre-b"), "nothing was changed");
+    stage.repo.remove("apps/b/kubernetes/kustomization.yaml");
+    stage.manifest("a", "x.yaml", &[config_map("a", "1")]);
+
+    // Whose it was leaves: the other one has it from then on.
+    leaves(&mut stage, "b");
+    assert!(!is_alive(cluster, &home, "configmap", "a"));
+    until("it is handed over", LONG, || {
+        stage.device.sync();
+        (cluster.get("", "namespace", &home)["metadata"]["labels"]["burgee.dev/app"] == "b").then_some(())
+    });
+    assert_eq!(cluster.get("", "namespace", &home)["metadata"]["uid"], uid);
+    assert!(is_alive(cluster, &home, "configmap", "b"));
+    stage.device.wait("b is well", 30, |status| status["apps"][0]["health"] == "healthy");
+    leaves(&mut stage, "");
+    until("it goes with the last one", LONG, || (!is_alive(cluster, "", "namespace", &home)).then_some(()));
+}

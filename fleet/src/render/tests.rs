@@ -210,6 +210,35 @@ fn one_object_belongs_to_one_app() {
 }
 
 #[test]
+fn a_namespace_that_several_apps_ask_for_is_made_once() {
+    let asks = "runtime: kubernetes\nnamespace: mall\ncreateNamespace: true\n";
+    let map = |name: &str| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}}}\n");
+    let (first, second) = (map("first"), map("second"));
+    let both = [
+        ("apps/first/app.yaml", asks),
+        ("apps/first/kubernetes/x.yaml", first.as_str()),
+        ("apps/second/app.yaml", asks),
+        ("apps/second/kubernetes/x.yaml", second.as_str()),
+        ("groups/both.yaml", "selector: {matchLabels: {site-type: store}}\napps: [first, second]\n"),
+    ];
+    let found = on(&both, "store-1", &[("site-type", "store")]);
+    assert!(found.is_ok(), "{:#?}", found.err());
+    // With a manifest of it, it is that app's.
+    let own = "{apiVersion: v1, kind: Namespace, metadata: {name: mall}}\n";
+    let mut one = both;
+    one[3].1 = own;
+    let errors = on(&one, "store-1", &[("site-type", "store")]).map(drop).unwrap_err();
+    let want = "the object `Namespace/mall` belongs to the app `first`, too, expected one app for it";
+    let error = errors.iter().find(|error| error.to_string().contains(want)).unwrap_or_else(|| panic!("{errors:#?}"));
+    assert!(error.hint.as_ref().is_some_and(|hint| hint.contains("createNamespace")), "{error:?}");
+    // Beside one's own manifest the setting says nothing more.
+    let mut alone = both;
+    (alone[1].1, alone[2].1) = (own, "runtime: kubernetes\nnamespace: mall\n");
+    let found = on(&alone, "store-1", &[("site-type", "store")]);
+    assert!(found.is_ok(), "{:#?}", found.err());
+}
+
+#[test]
 fn a_kustomization_takes_all_files() {
     let rendered = store(&[("apps/top/kubernetes/kustomization.yaml", "resources: [a.yaml]\n")]);
     let spec = kubernetes(&rendered, "top");

@@ -64,12 +64,14 @@ pub(super) struct Targets(Mutex<BTreeMap<AppName, Known>>);
 
 struct Known {
     app: Digest,
+    /// The namespace that it brings, which the other apps have a say in.
+    brings: Option<String>,
     server: Arc<Resources>,
     objects: Arc<[(ObjectId, Resource)]>,
 }
 
 impl Targets {
-    async fn of(
+    pub(super) async fn of(
         &self,
         sight: &Sight<'_>,
         task: &Task<'_>,
@@ -77,9 +79,12 @@ impl Targets {
         spec: &KubernetesSpec,
     ) -> Result<Arc<[(ObjectId, Resource)]>, RuntimeError> {
         let resources = sight.api.resources().await.map_err(|error| error.reading("what the API server knows"))?;
+        let brings = objects::brings(task.beside, app).map(str::to_owned);
         {
             let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let same = |known: &&Known| known.app == app.digest && Arc::ptr_eq(&known.server, &resources);
+            let same = |known: &&Known| {
+                known.app == app.digest && known.brings == brings && Arc::ptr_eq(&known.server, &resources)
+            };
             if let Some(known) = held.get(&app.name).filter(same) {
                 return Ok(Arc::clone(&known.objects));
             }
@@ -87,7 +92,7 @@ impl Targets {
         let wanted = sight.objects(task, app, spec).await?;
         let objects: Arc<[_]> = wanted.into_iter().map(|it| (it.id, it.resource)).collect();
         // Looking may have had the server asked anew; what was known before is of no use, then.
-        let known = Known { app: app.digest, server: resources, objects: Arc::clone(&objects) };
+        let known = Known { app: app.digest, brings, server: resources, objects: Arc::clone(&objects) };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(app.name.clone(), known);
         Ok(objects)
     }

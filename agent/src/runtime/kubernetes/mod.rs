@@ -26,11 +26,12 @@ mod pods;
 mod status;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use fleet::desired::{DesiredApp, KubernetesSpec, Limit, PrunePolicy};
+use fleet::kubernetes::ObjectId;
 use fleet::wire::status::Health;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -44,6 +45,7 @@ use self::observe::Sight;
 pub use self::plan::Action;
 use self::plan::{Scene, Standing};
 use crate::config::settings::KubernetesSettings;
+use crate::ports::Reason as _;
 use crate::ports::journal::Kept;
 use crate::ports::runtime::{Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
 
@@ -84,6 +86,27 @@ impl KubernetesRuntime {
         stream::iter(tries).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
+    /// Two apps of a revision that have one object would take it from each
+    /// other for ever. What kustomize makes of names, and which kinds lie in a
+    /// namespace, only the device knows.
+    async fn refuse_shared(&self, sight: &Sight<'_>, task: &Task<'_>, wanted: &[Wanted]) -> Result<(), RuntimeError> {
+        let own: BTreeSet<&ObjectId> = wanted.iter().map(|it| &it.id).collect();
+        for other in task.beside.iter().filter(|app| app.name != *task.app) {
+            let Some(spec) = spec_of(other) else { continue };
+            let theirs = match self.targets.of(sight, task, other, spec).await {
+                Ok(theirs) => theirs,
+                Err(error) if error.is_transient() => return Err(error),
+                // What is wrong with the other app is said when it is prepared.
+                Err(_) => continue,
+            };
+            if let Some((id, _)) = theirs.iter().find(|(id, _)| own.contains(id)) {
+                let cause = format!("apps {} and {} both have it", task.app, other.name);
+                return Err(objects::refused(id, cause, Some("leave it to one of them")));
+            }
+        }
+        Ok(())
+    }
+
     async fn rehearse_one(&self, it: &Wanted, fresh: bool) -> Result<(), RuntimeError> {
         let body = if fresh { plan::creating(&it.object) } else { it.object.to_string() };
         let said =
@@ -109,6 +132,7 @@ impl Runtime for KubernetesRuntime {
         {
             return Err(RuntimeError::Foreign { object: objects::named(&it.id), owner: owner.clone() });
         }
+        self.refuse_shared(&sight, &task, &wanted).await?;
         let fresh: Vec<&str> = wanted
             .iter()
             .zip(&standing)

@@ -62,6 +62,21 @@ pub(super) fn refused(object: &ObjectId, cause: String, hint: Option<&str>) -> R
     RuntimeError::Refused { object: object.to_string(), cause, hint: hint.map(str::to_owned) }
 }
 
+pub(super) fn namespace(name: &str) -> ObjectId {
+    ObjectId { kind: Kind::of("v1", "Namespace"), namespace: None, name: name.to_owned() }
+}
+
+/// The namespace that an app brings by its settings. Of several apps that ask
+/// for the same one it is the first's, in the order in which they are applied;
+/// when that leaves, it is handed over to the next.
+pub(super) fn brings<'a>(beside: &[DesiredApp], app: &'a DesiredApp) -> Option<&'a str> {
+    let asks = |app: &'_ DesiredApp| spec_of(app).filter(|spec| spec.create_namespace)?.namespace.clone();
+    let name = asks(app)?;
+    let first = beside.iter().find(|other| asks(other).as_ref() == Some(&name));
+    let own = first.is_none_or(|first| first.name == app.name);
+    spec_of(app)?.namespace.as_deref().filter(|_| own)
+}
+
 /// The manifests of one app, kustomizations rendered.
 pub(super) async fn manifests(
     app: &DesiredApp,
@@ -128,7 +143,7 @@ pub(super) fn wanted(
     spec: &KubernetesSpec,
     manifests: Vec<Manifest>,
     resources: &Resources,
-    defined: &[Resource],
+    (brings, defined): (Option<&str>, &[Resource]),
 ) -> Result<Vec<Wanted>, RuntimeError> {
     let mut all = Vec::new();
     let mut ids = BTreeSet::new();
@@ -149,12 +164,11 @@ pub(super) fn wanted(
         }
         all.push(marked(fleet, app, id, resource, manifest.object));
     }
-    if let Some(name) = spec.namespace.as_ref().filter(|_| spec.create_namespace) {
-        let kind = Kind::of("v1", "Namespace");
-        let id = ObjectId { kind: kind.clone(), namespace: None, name: name.clone() };
+    if let Some(name) = brings {
+        let id = namespace(name);
         if ids.insert(id.clone()) {
             let resource = resources
-                .resource(&kind, None)
+                .resource(&id.kind, None)
                 .cloned()
                 .ok_or_else(|| refused(&id, "the API server knows no namespaces".to_owned(), None))?;
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -227,3 +241,51 @@ fn encode(secret: &mut Value) {
 
 /// What each of the other apps of a revision wants, by object.
 pub(super) type Claims = BTreeMap<ObjectId, fleet::name::AppName>;
+
+#[cfg(test)]
+mod tests {
+    use fleet::desired::{
+        AppSpec, DesiredApp, DriftMode, DriftPolicy, HealthPolicy, KubernetesSpec, Limit, OnFailure, PrunePolicy,
+    };
+    use fleet::digest::Digest;
+
+    use super::brings;
+
+    /// An app with a namespace, which it asks for or not.
+    fn app(name: &str, namespace: Option<&str>, create_namespace: bool) -> DesiredApp {
+        let spec = KubernetesSpec {
+            namespace: namespace.map(str::to_owned),
+            create_namespace,
+            adopt: false,
+            replace: vec![],
+            kustomize: false,
+            files: [].into(),
+        };
+        DesiredApp {
+            name: name.parse().unwrap(),
+            depends_on: vec![],
+            spec: AppSpec::Kubernetes(spec),
+            health: HealthPolicy { timeout_ms: 0, soak_ms: 0, checks: vec![] },
+            drift: DriftPolicy { mode: DriftMode::Correct, ignore: vec![] },
+            prune: PrunePolicy { enabled: true, max_delete: Limit::Percent(50), keep: vec![] },
+            on_failure: OnFailure::Rollback,
+            digest: Digest::of(name.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_brought_by_the_first_that_asks_for_it() {
+        let beside = [
+            app("a", Some("mall"), false),
+            app("b", Some("mall"), true),
+            app("c", Some("mall"), true),
+            app("d", Some("zoo"), true),
+            app("e", None, true),
+        ];
+        let brought: Vec<Option<&str>> = beside.iter().map(|app| brings(&beside, app)).collect();
+        assert_eq!(brought, [None, Some("mall"), None, Some("zoo"), None]);
+        // The first one leaves.
+        assert_eq!(brings(&beside[2..], &beside[2]), Some("mall"));
+        assert_eq!(brings(&[], &beside[1]), Some("mall"));
+    }
+}

@@ -11,7 +11,7 @@ use super::api::{Api, Meta, Resource, Resources};
 use super::cache::Cache;
 use super::execute::Prints;
 use super::kustomize::Kustomize;
-use super::objects::{self, Claims, Wanted, id_of, spec_of};
+use super::objects::{self, Claims, Wanted, brings, id_of, spec_of};
 use super::owner::{DIGEST, FLEET, Owner, owner};
 use super::plan::Standing;
 use crate::ports::runtime::{RuntimeError, Task};
@@ -66,7 +66,7 @@ impl Sight<'_> {
                 defined = self.defined(task).await?;
             }
         }
-        objects::wanted(task.fleet, app, spec, manifests, &resources, &defined)
+        objects::wanted(task.fleet, app, spec, manifests, &resources, (brings(task.beside, app), &defined))
     }
 
     pub(super) async fn resources(&self, anew: bool) -> Result<Arc<Resources>, RuntimeError> {
