@@ -252,3 +252,39 @@ fn apps_share_a_namespace_and_nothing_else() {
     leaves(&mut stage, "");
     until("it goes with the last one", LONG, || (!is_alive(cluster, "", "namespace", &home)).then_some(()));
 }
+
+#[test]
+fn what_a_failed_revision_made_immutable_does_not_bar_the_way_back() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let space = stage.space.clone();
+    let fixed = |name: &str, value: &str, immutable: bool| {
+        let mut map = config_map(name, value);
+        map["immutable"] = immutable.into();
+        map
+    };
+    let binding = |role: &str| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "bound"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}, "subjects": []});
+    stage.manifest("shop", "x.yaml", &[fixed("once", "1", false), fixed("always", "1", true), binding("reader")]);
+    let good = stage.pushed("first");
+
+    // Its kinds may be made anew by this revision's word, not by that of the good one.
+    stage.app("shop", "replace: [ConfigMap, RoleBinding]\nhealth: {timeout: 4s, soak: 100ms}\n");
+    let changed = [fixed("once", "2", true), fixed("always", "2", true), binding("writer")];
+    stage.manifest("shop", "x.yaml", &[&changed[..], &[deployment("never", 1)]].concat());
+    let bad = stage.push("makes them anew, and fails");
+    until("they are made anew", LONG, || {
+        (cluster.get(&space, "rolebinding", "bound")["roleRef"]["name"] == "writer").then_some(())
+    });
+    stage.device.wait_stalled(&good, &bad, 90);
+    assert_eq!(cluster.get(&space, "rolebinding", "bound")["roleRef"]["name"], "reader");
+    for (name, immutable) in [("once", false), ("always", true)] {
+        let map = cluster.get(&space, "configmap", name);
+        assert_eq!((&map["data"]["value"], &map["immutable"]), (&"1".into(), &immutable.into()), "{name}");
+    }
+    // A commit that changes one without that word is refused as ever.
+    stage.app("shop", "");
+    stage.manifest("shop", "x.yaml", &[fixed("always", "3", true)]);
+    let bad = stage.push("may not");
+    let status = stage.device.wait_stalled(&good, &bad, 60);
+    assert!(status["conditions"].to_string().contains("immutable"), "{status:#}");
+}

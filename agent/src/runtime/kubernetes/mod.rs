@@ -172,7 +172,7 @@ impl Runtime for KubernetesRuntime {
             left: &left,
             claims: &claims,
             prune: settings.map_or(&lost, |app| &app.prune),
-            replace: settings.and_then(spec_of).map_or(&[], |spec| &spec.replace),
+            replace: &objects::replaceable(task.want, task.had, task.back),
             borrowed: task.borrowed,
             held: &BTreeMap::new(),
         };

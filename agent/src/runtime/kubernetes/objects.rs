@@ -77,6 +77,18 @@ pub(super) fn brings<'a>(beside: &[DesiredApp], app: &'a DesiredApp) -> Option<&
     spec_of(app)?.namespace.as_deref().filter(|_| own)
 }
 
+/// Kinds whose objects may be deleted and made anew where a field is immutable.
+/// On the way back also those that the revision which is left was allowed, and
+/// those whose content is all in the manifest: a revision that made one
+/// immutable, or anew by its own word, must not bar the way home.
+pub(super) fn replaceable(want: Option<&DesiredApp>, had: Option<&DesiredApp>, back: bool) -> Vec<String> {
+    let named = |app: Option<&DesiredApp>| app.and_then(spec_of).map_or(&[][..], |spec| &spec.replace).to_vec();
+    if !back {
+        return named(want.filter(|app| spec_of(app).is_some()).or(had));
+    }
+    [named(want), named(had), ["ConfigMap", "Secret"].map(str::to_owned).to_vec()].concat()
+}
+
 /// The manifests of one app, kustomizations rendered.
 pub(super) async fn manifests(
     app: &DesiredApp,
@@ -249,7 +261,7 @@ mod tests {
     };
     use fleet::digest::Digest;
 
-    use super::brings;
+    use super::{brings, replaceable};
 
     /// An app with a namespace, which it asks for or not.
     fn app(name: &str, namespace: Option<&str>, create_namespace: bool) -> DesiredApp {
@@ -271,6 +283,27 @@ mod tests {
             on_failure: OnFailure::Rollback,
             digest: Digest::of(name.as_bytes()),
         }
+    }
+
+    #[test]
+    fn kinds_that_may_be_made_anew() {
+        let replacing = |kind: Option<&str>| {
+            let mut app = app("a", None, false);
+            if let AppSpec::Kubernetes(spec) = &mut app.spec {
+                spec.replace = kind.into_iter().map(str::to_owned).collect();
+            }
+            app
+        };
+        let (job, pod, none) = (replacing(Some("Job")), replacing(Some("Pod")), replacing(None));
+        let check =
+            |name: &str, (want, had): (Option<&DesiredApp>, Option<&DesiredApp>), back: bool, kinds: &[&str]| {
+                assert_eq!(replaceable(want, had, back), kinds, "{name}");
+            };
+        check("on the way forth by its own word", (Some(&job), Some(&pod)), false, &["Job"]);
+        check("not by that of the revision before", (Some(&none), Some(&pod)), false, &[]);
+        check("one that leaves, by its last", (None, Some(&pod)), false, &["Pod"]);
+        check("on the way back by both", (Some(&job), Some(&pod)), true, &["Job", "Pod", "ConfigMap", "Secret"]);
+        check("back, and nobody named any", (Some(&none), None), true, &["ConfigMap", "Secret"]);
     }
 
     #[test]
