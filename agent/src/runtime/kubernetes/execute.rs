@@ -16,7 +16,7 @@ use super::managed::{given_back, handed_over};
 use super::objects::named;
 use super::owner::DIGEST;
 use super::plan::{Action, creating};
-use crate::ports::runtime::{Hinted, RuntimeError};
+use crate::ports::runtime::{Hinted, Object, RuntimeError};
 
 /// An object that is deleted may take its time: pods stop, finalizers run.
 const GONE: Duration = Duration::from_secs(120);
@@ -96,8 +96,11 @@ impl Hands<'_> {
                 Err(error) if is_young(&error) && began.elapsed() < YOUNG => {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
-                Err(error) if error.is_immutable() && replace => {
-                    return self.replace(id, resource, body).await;
+                Err(error) if error.is_invalid() && replace && fresh.is_none() => {
+                    if self.is_in_the_way(id, resource, body, &error).await? {
+                        return self.replace(id, resource, body).await;
+                    }
+                    return Err(error.step("apply", &object));
                 }
                 Err(error) if error.is_immutable() => {
                     let hint = format!(
@@ -112,6 +115,22 @@ impl Hands<'_> {
         };
         self.learn(id, applied);
         Ok(())
+    }
+
+    /// Whether it is only the object that is there which bars the way of a change.
+    async fn is_in_the_way(
+        &self,
+        id: &ObjectId,
+        resource: &Resource,
+        body: &str,
+        error: &ApiError,
+    ) -> Result<bool, RuntimeError> {
+        if error.is_immutable() {
+            return Ok(true);
+        }
+        let object = named(id);
+        let would = self.api.would_make(resource, id.namespace.as_deref(), &unbound(body, &object)?).await;
+        would.map_err(|error| error.step("apply", &object))
     }
 
     /// Has the fields that `kubectl apply` owns handed over to us.
@@ -165,17 +184,9 @@ impl Hands<'_> {
     /// Deletes the object and makes it anew.
     async fn replace(&self, id: &ObjectId, resource: &Resource, body: &str) -> Result<(), RuntimeError> {
         let object = named(id);
-        let mut fresh: Value = serde_json::from_str(body).map_err(|error| RuntimeError::Step {
-            action: "read",
-            object: object.clone(),
-            transient: false,
-            source: Box::new(error),
-        })?;
-        let uid = fresh["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        if let Some(metadata) = fresh["metadata"].as_object_mut() {
-            metadata.remove("uid");
-        }
-        let fresh = creating(&fresh);
+        let bound: Value = serde_json::from_str(body).map_err(|error| unreadable(&object, error))?;
+        let uid = bound["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let fresh = creating(&unbound(body, &object)?);
         tracing::info!(%object, "a field is immutable; it is deleted and made anew, as app.yaml says");
         let outcome = self.api.delete(resource, id.namespace.as_deref(), &id.name, &uid, true).await;
         outcome.map_err(|error| error.step("delete", &object))?;
@@ -261,6 +272,19 @@ impl Patience {
         self.pause = (self.pause * 2).min(Duration::from_secs(1));
         Instant::now() < self.deadline
     }
+}
+
+/// A body without the uid of the object that it is to change.
+fn unbound(body: &str, object: &Object) -> Result<Value, RuntimeError> {
+    let mut read: Value = serde_json::from_str(body).map_err(|error| unreadable(object, error))?;
+    if let Some(metadata) = read["metadata"].as_object_mut() {
+        metadata.remove("uid");
+    }
+    Ok(read)
+}
+
+fn unreadable(object: &Object, error: serde_json::Error) -> RuntimeError {
+    RuntimeError::Step { action: "read", object: object.clone(), transient: false, source: Box::new(error) }
 }
 
 /// Whether a refusal is about the object itself, not about its namespace.

@@ -81,8 +81,9 @@ impl KubernetesRuntime {
 
     /// What the server would make of what differs, before anything is changed:
     /// what it refuses is refused now.
-    async fn rehearse(&self, objects: Vec<(&Wanted, bool)>) -> Result<(), RuntimeError> {
-        let tries: Vec<_> = objects.into_iter().map(|(it, fresh)| self.rehearse_one(it, fresh)).collect();
+    async fn rehearse(&self, objects: Vec<(&Wanted, bool, bool)>) -> Result<(), RuntimeError> {
+        let tries: Vec<_> =
+            objects.into_iter().map(|(it, fresh, replace)| self.rehearse_one(it, fresh, replace)).collect();
         stream::iter(tries).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
@@ -107,7 +108,8 @@ impl KubernetesRuntime {
         Ok(())
     }
 
-    async fn rehearse_one(&self, it: &Wanted, fresh: bool) -> Result<(), RuntimeError> {
+    /// `fresh`: it is to be made; `replace`: deleted and made anew, if need be.
+    async fn rehearse_one(&self, it: &Wanted, fresh: bool, replace: bool) -> Result<(), RuntimeError> {
         let body = if fresh { plan::creating(&it.object) } else { it.object.to_string() };
         let said =
             self.api.apply_meta(&it.resource, it.id.namespace.as_deref(), &it.id.name, body.as_bytes(), true).await;
@@ -115,6 +117,16 @@ impl KubernetesRuntime {
             Ok(_) => Ok(()),
             // Of a definition that comes with this revision; or somebody is quicker: the plan will see.
             Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
+            Err(error) if error.is_invalid() && replace => {
+                let would = self.api.would_make(&it.resource, it.id.namespace.as_deref(), &it.object).await;
+                match would {
+                    Ok(true) => Ok(()),
+                    // What is said of the change is said of the object, too.
+                    Ok(false) if error.is_immutable() => Ok(()),
+                    Ok(false) => Err(error.step("apply", &objects::named(&it.id))),
+                    Err(unsure) => Err(unsure.step("apply", &objects::named(&it.id))),
+                }
+            }
             Err(error) => Err(error.step("apply", &objects::named(&it.id))),
         }
     }
@@ -142,11 +154,11 @@ impl Runtime for KubernetesRuntime {
         let mut tried = Vec::new();
         for (it, standing) in wanted.iter().zip(&standing) {
             let differs = matches!(standing, Standing::Missing | Standing::Adopted(_) | Standing::Differs(..));
-            // In a namespace that is not there yet the server can't say; and
-            // what may be deleted and made anew may be immutable.
+            // In a namespace that is not there yet the server can't say.
             let homeless = it.id.namespace.as_deref().is_some_and(|name| fresh.contains(&name));
-            if differs && !homeless && !spec.replace.contains(&it.id.kind.kind) {
-                tried.push((it, matches!(standing, Standing::Missing)));
+            if differs && !homeless {
+                let fresh = matches!(standing, Standing::Missing);
+                tried.push((it, fresh, !fresh && spec.replace.contains(&it.id.kind.kind)));
             }
         }
         self.rehearse(tried).await?;

@@ -34,6 +34,24 @@ pub enum ApiError {
     Unreadable { cause: String },
 }
 
+/// How the server says that a field can't be changed.
+const IMMUTABLE: [&str; 8] = [
+    // Job, ConfigMap, Secret, Deployment's selector, StorageClass.
+    "is immutable",
+    "may not be updated",
+    // StatefulSet: `updates to statefulset spec for fields other than …`.
+    "updates to",
+    // Pod: `pod updates may not change fields other than …`.
+    "updates may not change",
+    "Forbidden: may not change",
+    // Service's clusterIP.
+    "may not change once set",
+    // PriorityClass.
+    "may not be changed in an update",
+    // RoleBinding, ClusterRoleBinding.
+    "cannot change roleRef",
+];
+
 /// The part of a `Status` object that is looked at.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -85,17 +103,20 @@ impl ApiError {
         self.status() == Some(409)
     }
 
-    /// A field that can't be changed once it is set.
+    /// A field that can't be changed once it is set, by the server's words for
+    /// it: each kind has its own.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
         match self {
-            Self::Refused { status: 422, message, .. } => {
-                ["field is immutable", "may not be updated", "updates to", "Forbidden: may not change"]
-                    .iter()
-                    .any(|word| message.contains(word))
-            }
+            Self::Refused { status: 422, message, .. } => IMMUTABLE.iter().any(|words| message.contains(words)),
             _ => false,
         }
+    }
+
+    /// What is sent is not valid, by itself or for what is there.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.status() == Some(422)
     }
 
     /// Waiting alone can help.
@@ -264,6 +285,43 @@ mod tests {
         assert!(!ApiError::refused(500, unknown).is_transient());
         let body = br#"{"message":"Job.batch \"a\" is invalid: spec.template: Invalid value: {}: field is immutable"}"#;
         assert!(ApiError::refused(422, body).is_immutable());
+    }
+
+    #[test]
+    fn fields_that_cannot_be_changed() {
+        let cases = [
+            ("Job.batch \"a\" is invalid: spec.template: Invalid value: {}: field is immutable", true),
+            ("ConfigMap \"a\" is invalid: data: Forbidden: field is immutable when `immutable` is set", true),
+            (
+                "StatefulSet.apps \"a\" is invalid: spec: Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden",
+                true,
+            ),
+            (
+                "Pod \"a\" is invalid: spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`",
+                true,
+            ),
+            (
+                "PersistentVolumeClaim \"a\" is invalid: spec: Forbidden: spec is immutable after creation except resources.requests",
+                true,
+            ),
+            (
+                "PersistentVolume \"a\" is invalid: spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation",
+                true,
+            ),
+            ("PriorityClass \"a\" is invalid: value: Forbidden: may not be changed in an update.", true),
+            (
+                "Service \"a\" is invalid: spec.clusterIPs[0]: Invalid value: [\"10.0.0.1\"]: may not change once set",
+                true,
+            ),
+            ("RoleBinding \"a\" is invalid: roleRef: Invalid value: {}: cannot change roleRef", true),
+            ("Service \"a\" is invalid: spec.ports[0].port: Invalid value: 99999: must be between 1 and 65535", false),
+            ("ConfigMap \"a\" is invalid: metadata.name: Required value", false),
+        ];
+        for (message, want) in cases {
+            let body = format!("{{\"message\":{}}}", serde_json::json!(message));
+            assert_eq!(ApiError::refused(422, body.as_bytes()).is_immutable(), want, "{message}");
+            assert!(!ApiError::refused(403, body.as_bytes()).is_immutable(), "{message}");
+        }
     }
 
     #[test]

@@ -163,6 +163,35 @@ impl Api {
         self.json(request).await.map_err(|error: ApiError| if secret { error.discreet() } else { error })
     }
 
+    /// Whether the server would make this object, were there none of its name:
+    /// what it refuses as a change is immutable, then, and not wrong.
+    ///
+    /// # Errors
+    /// When it can't say.
+    pub async fn would_make(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        object: &Value,
+    ) -> Result<bool, ApiError> {
+        let path = format!("{}?fieldManager={MANAGER}&dryRun=All", resource.path(namespace, None));
+        let body = object.to_string();
+        let request = Request {
+            method: Method::POST,
+            path: &path,
+            accept: META,
+            body: Some(("application/json", body.as_bytes())),
+            limit: Some(ANSWER),
+        };
+        match self.json::<Meta>(request).await {
+            Ok(_) => Ok(true),
+            // Everything else about it is looked at before its name.
+            Err(error) if error.is_conflict() => Ok(true),
+            Err(error) if error.status().is_some() && !error.is_transient() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Patches the object as it was read (`live`): a JSON patch.
     ///
     /// # Errors
