@@ -221,3 +221,24 @@ fn a_helm_chart_is_as_well_as_its_job() {
     assert!(said.contains("HelmChart.helm.cattle.io") && said.contains("Job helm-install-db"), "{said}");
     assert_eq!(version(), "1");
 }
+
+#[test]
+fn a_claim_is_as_well_as_its_storage_class_lets_it_be() {
+    let cluster = Cluster::shared_with_node();
+    for (name, mode) in [("first-pod", "WaitForFirstConsumer"), ("at-once", "Immediate")] {
+        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, "provisioner": "example.com/none", "volumeBindingMode": mode});
+        cluster.apply(&class.to_string());
+    }
+    let mut stage = Stage::new(cluster, &[("shop", "health: {timeout: 3s, soak: 300ms}\n")]);
+    let claim = |name: &str, class: &str| json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    stage.manifest("shop", "x.yaml", &[claim("data", "first-pod")]);
+    let good = stage.pushed("one that waits for a pod is well");
+    for (class, words) in
+        [("nowhere", "there is no StorageClass nowhere"), ("at-once", "StorageClass at-once has made no volume yet")]
+    {
+        stage.manifest("shop", "x.yaml", &[claim("data", "first-pod"), claim(class, class)]);
+        let bad = stage.push(class);
+        let status = stage.device.wait_stalled(&good, &bad, 60);
+        assert!(status["conditions"].to_string().contains(words), "{status:#}");
+    }
+}

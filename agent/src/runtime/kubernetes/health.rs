@@ -9,6 +9,7 @@ use fleet::kubernetes::{Kind, ObjectId};
 use fleet::name::AppName;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::api::{Api, Resource, Resources, listing};
 use super::objects;
@@ -121,7 +122,7 @@ pub(super) async fn judge(
     let followed = cache.follow(api, task.fleet, &plain).await;
     followed.map_err(|error| error.reading("the objects of this fleet"))?;
     let selector = format!("{MANAGED_BY}=burgee,{FLEET}={},{APP}={}", task.fleet, task.app);
-    let look = Look { api, now: SystemClock.now() };
+    let look = Look { api, now: SystemClock.now(), classes: OnceCell::new() };
     let mut listed: BTreeMap<Kind, BTreeMap<ObjectId, Found>> = BTreeMap::new();
     let mut asked = 0;
     let mut seen: Vec<(ObjectId, Option<Status>, Option<Trouble>)> = Vec::new();
@@ -141,7 +142,8 @@ pub(super) async fn judge(
             Some(Found::Well(status)) => seen.push((id, Some(status.clone()), None)),
             Some(Found::Other(object)) => {
                 let (status, trouble) = look.at(object, asked < ASKED).await?;
-                asked += 1;
+                // A claim has no pods of its own to ask.
+                asked += usize::from(!waits_for_storage(object));
                 seen.push((id, Some(status), trouble));
             }
         }
@@ -156,6 +158,8 @@ pub(super) async fn judge(
 struct Look<'a> {
     api: &'a Api,
     now: Timestamp,
+    /// Every StorageClass, once one look has needed them.
+    classes: OnceCell<Option<Vec<Value>>>,
 }
 
 impl Look<'_> {
@@ -176,7 +180,8 @@ impl Look<'_> {
     }
 
     fn found(&self, mut object: Value) -> Found {
-        if job_of(&object).is_none() {
+        // Of these two alone the object does not say everything.
+        if job_of(&object).is_none() && !waits_for_storage(&object) {
             let judged = status(&object, Related::default(), self.now);
             if judged.state == State::Current {
                 return Found::Well(judged);
@@ -196,9 +201,12 @@ impl Look<'_> {
             Some((namespace, name)) => self.job(namespace, name).await?,
             None => None,
         };
-        let classes =
-            if waits_for_storage(object) { self.all("storage.k8s.io/v1", "StorageClass").await? } else { None };
-        let related = Related { job: job.as_ref(), storage_classes: classes.as_deref() };
+        let classes = if waits_for_storage(object) {
+            self.classes.get_or_try_init(|| self.all("storage.k8s.io/v1", "StorageClass")).await?.as_deref()
+        } else {
+            None
+        };
+        let related = Related { job: job.as_ref(), storage_classes: classes };
         let judged = status(object, related, self.now);
         if !ask || !matches!(judged.state, State::InProgress | State::Failed) {
             return Ok((judged, None));
@@ -239,5 +247,42 @@ impl Look<'_> {
     async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<Resource>, RuntimeError> {
         let resources = self.api.resources().await.map_err(|error| error.reading("what the API server knows"))?;
         Ok(resources.resource(&Kind::of(api_version, kind), None).cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::OnceCell;
+
+    use super::super::fields::yaml;
+    use super::{Api, Found, Look};
+    use crate::config::settings::KubernetesSettings;
+
+    #[test]
+    fn what_a_listing_alone_says() {
+        let api = Api::new(&KubernetesSettings { kubeconfig: None });
+        let look = Look { api: &api, now: jiff::Timestamp::UNIX_EPOCH, classes: OnceCell::new() };
+        let cases = [
+            ("a bound claim", "{apiVersion: v1, kind: PersistentVolumeClaim, status: {phase: Bound}}", true),
+            (
+                "one that is not: its class has a say",
+                "{apiVersion: v1, kind: PersistentVolumeClaim, status: {phase: Pending}}",
+                false,
+            ),
+            ("a service", "{apiVersion: v1, kind: Service, spec: {type: ClusterIP}}", true),
+            (
+                "a chart: its job has a say",
+                "{apiVersion: helm.cattle.io/v1, kind: HelmChart, metadata: {name: a, namespace: b}, status: {jobName: j}}",
+                false,
+            ),
+            (
+                "a workload that is not there yet",
+                "{apiVersion: apps/v1, kind: Deployment, metadata: {generation: 1}}",
+                false,
+            ),
+        ];
+        for (name, object, well) in cases {
+            assert_eq!(matches!(look.found(yaml(object)), Found::Well(_)), well, "{name}");
+        }
     }
 }
