@@ -186,7 +186,7 @@ fn what_the_server_refuses_changes_nothing_and_is_said_in_its_words() {
     stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
     let good = stage.pushed("without the job");
 
-    let refusals: [(&str, Vec<Value>, &str); 4] = [
+    let refusals: [(&str, Vec<Value>, &str); 5] = [
         (
             "a kind that the server does not know",
             vec![json!({"apiVersion": "no.example.com/v1", "kind": "Nothing", "metadata": {"name": "x"}})],
@@ -208,6 +208,11 @@ fn what_the_server_refuses_changes_nothing_and_is_said_in_its_words() {
             "an unknown field",
             vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "dataa": {}})],
             "dataa",
+        ),
+        (
+            "a namespace that nobody brings",
+            vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "shpo"}})],
+            "there is no namespace shpo\\nhint: put `createNamespace: true`",
         ),
     ];
     for (what, objects, words) in refusals {

@@ -288,3 +288,26 @@ fn what_a_failed_revision_made_immutable_does_not_bar_the_way_back() {
     let status = stage.device.wait_stalled(&good, &bad, 60);
     assert!(status["conditions"].to_string().contains("immutable"), "{status:#}");
 }
+
+#[test]
+fn a_namespace_that_comes_too_late_is_refused_before_anything_changed() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("a", ""), ("b", "")]);
+    let space = stage.space.clone();
+    stage.manifest("a", "x.yaml", &[config_map("map", "1")]);
+    stage.manifest("b", "x.yaml", &[config_map("other", "1")]);
+    let good = stage.pushed("first");
+    let home = format!("{space}-late");
+    let mut there = config_map("there", "1");
+    there["metadata"]["namespace"] = home.as_str().into();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home}});
+    stage.manifest("a", "x.yaml", &[config_map("map", "2"), there.clone()]);
+    stage.manifest("b", "x.yaml", &[config_map("other", "1"), namespace]);
+    let bad = stage.push("the namespace comes after what is in it");
+    let status = stage.device.wait_stalled(&good, &bad, 60);
+    assert!(status["conditions"].to_string().contains("name b in the `dependsOn` of a"), "{status:#}");
+    assert_eq!(cluster.get(&space, "configmap", "map")["data"]["value"], "1", "nothing was changed");
+    stage.app("a", "dependsOn: [b]\n");
+    stage.pushed("in time");
+    assert!(is_alive(cluster, &home, "configmap", "there"));
+}

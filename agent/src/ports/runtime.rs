@@ -211,10 +211,11 @@ impl Reason for RuntimeError {
             Self::Refused { hint, .. } => hint.clone(),
             Self::Step { object, .. } if object.kind == "unit" => Some(format!("see `journalctl -u {}`", object.name)),
             Self::Foreign { object, .. } => Some(format!("remove or rename {object}, then `burgee-agent retry`")),
-            Self::Unreachable { source, .. } | Self::Pull { source, .. } | Self::Step { source, .. } => {
-                source.downcast_ref::<Hinted>().map(|cause| cause.hint.clone())
-            }
-            _ => None,
+            Self::Unreachable { source, .. }
+            | Self::Pull { source, .. }
+            | Self::Step { source, .. }
+            | Self::Observe { source, .. } => source.downcast_ref::<Hinted>().map(|cause| cause.hint.clone()),
+            Self::Changed { .. } => None,
         }
     }
 }

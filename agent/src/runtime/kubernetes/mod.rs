@@ -11,6 +11,7 @@ mod differences;
 mod execute;
 mod fields;
 mod health;
+mod home;
 mod ignore;
 mod inhabitants;
 mod kubeconfig;
@@ -145,17 +146,12 @@ impl Runtime for KubernetesRuntime {
             return Err(RuntimeError::Foreign { object: objects::named(&it.id), owner: owner.clone() });
         }
         self.refuse_shared(&sight, &task, &wanted).await?;
-        let fresh: Vec<&str> = wanted
-            .iter()
-            .zip(&standing)
-            .filter(|(it, standing)| it.id.kind.is("", "Namespace") && matches!(standing, Standing::Missing))
-            .map(|(it, _)| it.id.name.as_str())
-            .collect();
+        let fresh = self.homes(&sight, &task, &wanted, &standing).await?;
         let mut tried = Vec::new();
         for (it, standing) in wanted.iter().zip(&standing) {
             let differs = matches!(standing, Standing::Missing | Standing::Adopted(_) | Standing::Differs(..));
             // In a namespace that is not there yet the server can't say.
-            let homeless = it.id.namespace.as_deref().is_some_and(|name| fresh.contains(&name));
+            let homeless = it.id.namespace.as_deref().is_some_and(|name| fresh.contains(name));
             if differs && !homeless {
                 let fresh = matches!(standing, Standing::Missing);
                 tried.push((it, fresh, !fresh && spec.replace.contains(&it.id.kind.kind)));

@@ -163,7 +163,15 @@ impl ApiError {
     pub fn reading(self, what: &str) -> RuntimeError {
         match self {
             away @ (Self::Unreachable { .. } | Self::Settings { .. }) => away.away(),
-            other => RuntimeError::Observe { what: what.to_owned(), source: Box::new(other) },
+            other => RuntimeError::Observe { what: what.to_owned(), source: other.caused() },
+        }
+    }
+
+    /// With the hint, where there is one.
+    fn caused(self) -> Cause {
+        match self.hint() {
+            Some(hint) => Box::new(Hinted { message: self.to_string(), hint }),
+            None => Box::new(self),
         }
     }
 
@@ -174,11 +182,7 @@ impl ApiError {
             away @ (Self::Unreachable { .. } | Self::Settings { .. }) => away.away(),
             other => {
                 let transient = other.is_transient();
-                let source: Cause = match other.hint() {
-                    Some(hint) => Box::new(Hinted { message: other.to_string(), hint }),
-                    None => Box::new(other),
-                };
-                RuntimeError::Step { action, object: object.clone(), transient, source }
+                RuntimeError::Step { action, object: object.clone(), transient, source: other.caused() }
             }
         }
     }
@@ -270,6 +274,8 @@ mod tests {
     use std::time::Duration;
 
     use super::{ApiError, redacted, retry_after};
+    use crate::ports::Reason as _;
+    use crate::ports::runtime::Object;
 
     #[test]
     fn a_status_is_read() {
@@ -340,6 +346,17 @@ mod tests {
         for (message, want) in cases {
             assert_eq!(redacted(message), want, "{message}");
         }
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_hinted_at_wherever_it_is() {
+        for (status, words) in [(401, "credentials"), (403, "RBAC")] {
+            let reading = ApiError::refused(status, b"").reading("the list of Pod");
+            assert!(reading.hint().is_some_and(|hint| hint.contains(words)), "{status}");
+            let object = Object { kind: "Pod".to_owned(), name: "a/b".to_owned() };
+            assert!(ApiError::refused(status, b"").step("apply", &object).hint().is_some(), "{status}");
+        }
+        assert_eq!(ApiError::refused(500, b"").reading("x").hint(), None);
     }
 
     #[test]
