@@ -291,3 +291,49 @@ fn an_agent_that_dies_while_it_probes_sees_what_is_there() {
     stage.device.wait_steady(&head, 30);
     assert_eq!(cluster.get(&stage.space, "configmap", "map")["data"]["value"], "2");
 }
+
+#[test]
+fn a_warm_agent_takes_an_empty_list_for_no_truth() {
+    let cluster = Cluster::shared();
+    let (between, mut stage) = by_way_of(cluster);
+    stage.manifest("shop", "x.yaml", &[config_map("a", "1"), config_map("b", "1")]);
+    stage.pushed("first");
+    let health = |stage: &Stage| stage.device.status().map(|status| status["apps"][0]["health"].clone());
+    until("it is healthy", LONG, || (health(&stage)? == "healthy").then_some(()));
+    let lists = || between.asked().iter().filter(|line| line.contains("/configmaps?limit=")).count();
+    let before = lists();
+    // Its watch breaks off, and what it lists anew is empty.
+    between.set(Fault::EmptyList);
+    until("it has listed anew", LONG, || (lists() > before).then_some(()));
+    never("it takes that for the truth", Duration::from_secs(5), || health(&stage).is_some_and(|it| it == "missing"));
+    between.set(Fault::None);
+    until("it is healthy again", Duration::from_secs(90), || {
+        stage.device.sync();
+        (health(&stage)? == "healthy").then_some(())
+    });
+    assert!(!stage.device.log().contains("\"step\",\"app\":\"shop\",\"verb\":\"Delete\""));
+}
+
+#[test]
+fn apps_that_find_a_kind_cold_list_and_watch_it_once() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let apps = ["a", "b", "c", "d", "e"].map(|app| (app, "health: {timeout: 3s, soak: 4s}\n"));
+    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), cluster.namespace(), &apps, "");
+    for (app, _) in apps {
+        stage.manifest(app, "x.yaml", &[config_map(app, "1")]);
+    }
+    let head = stage.push("first");
+    stage.device.wait("it probes", 30, |status| status["phase"] == "probing");
+    stage.device.kill();
+    let before = between.asked().len();
+    stage.start();
+    stage.device.wait("it probes again", 30, |status| status["phase"] == "probing");
+    stage.device.wait_steady(&head, 30);
+    let since = between.asked().split_off(before);
+    let lists: Vec<&String> =
+        since.iter().filter(|line| line.contains("/configmaps?limit=") && !line.contains("namespaces")).collect();
+    // All of the fleet's once; later, with content, those of an app by itself.
+    let whole = lists.iter().filter(|line| !line.contains("burgee.dev%2Fapp")).count();
+    assert_eq!(whole, 1, "{since:#?}");
+}

@@ -24,6 +24,9 @@ const LASTED: Duration = Duration::from_secs(10);
 /// See the module.
 pub(super) struct Cache {
     shared: Arc<Shared>,
+    /// Who lists a kind and begins to watch it: several apps that find it cold
+    /// at the same time would each have a watch of their own, one of them known.
+    following: tokio::sync::Mutex<()>,
     watches: Mutex<BTreeMap<Kind, JoinHandle<()>>>,
     /// Which kinds each app has; a kind that none has is no longer watched.
     used: Mutex<BTreeMap<AppName, BTreeSet<Kind>>>,
@@ -45,6 +48,7 @@ impl Cache {
     pub(super) fn new() -> Self {
         Self {
             shared: Arc::new(Shared { kinds: Mutex::default(), changed: Notify::new() }),
+            following: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             used: Mutex::default(),
         }
@@ -61,41 +65,26 @@ impl Cache {
         resources: &[Resource],
     ) -> Result<(), ApiError> {
         let selector = format!("{FLEET}={fleet}");
+        if resources.iter().all(|resource| self.shared.is_warm(&resource.kind)) {
+            return Ok(());
+        }
+        let _alone = self.following.lock().await;
         for resource in resources {
             if self.shared.is_warm(&resource.kind) {
                 continue;
             }
             self.stop(&resource.kind);
-            let (objects, version) = api.list_meta(resource, None, &selector).await?;
-            self.suspect_nothing(api, resource, &objects).await?;
+            let (objects, version) = self.shared.listed(api, resource, &selector).await?;
             self.shared.fill(resource, objects);
             let (api, shared, resource, selector) =
                 (Arc::clone(api), Arc::clone(&self.shared), resource.clone(), selector.clone());
             let kind = resource.kind.clone();
             let watching = tokio::spawn(async move { shared.keep(&api, &resource, &selector, version).await });
-            self.watches.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, watching);
+            let before = self.watches.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, watching);
+            // A task goes on when its handle is dropped.
+            before.iter().for_each(JoinHandle::abort);
         }
         Ok(())
-    }
-
-    /// An empty answer where objects are known is asked after: a server that
-    /// has lost its sight must not look like one that has nothing.
-    async fn suspect_nothing(&self, api: &Api, resource: &Resource, objects: &[Meta]) -> Result<(), ApiError> {
-        if !objects.is_empty() {
-            return Ok(());
-        }
-        let known = {
-            let kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-            kinds.get(&resource.kind).and_then(|tracked| tracked.objects.keys().next().cloned())
-        };
-        let Some(id) = known else { return Ok(()) };
-        match api.get_meta(resource, id.namespace.as_deref(), &id.name).await? {
-            None => Ok(()),
-            Some(meta) if !meta.labels.contains_key(FLEET) => Ok(()),
-            Some(_) => {
-                Err(ApiError::Unreadable { cause: format!("its list of {} is empty, and {id} exists", resource.kind) })
-            }
-        }
     }
 
     /// Notes which kinds an app has, and lets go of those that none has.
@@ -173,6 +162,32 @@ impl Shared {
         kinds.insert(resource.kind.clone(), Tracked { objects, warm: true });
     }
 
+    async fn listed(&self, api: &Api, resource: &Resource, selector: &str) -> Result<(Vec<Meta>, String), ApiError> {
+        let (objects, version) = api.list_meta(resource, None, selector).await?;
+        self.suspect_nothing(api, resource, &objects).await?;
+        Ok((objects, version))
+    }
+
+    /// An empty answer where objects are known is asked after: a server that
+    /// has lost its sight must not look like one that has nothing.
+    async fn suspect_nothing(&self, api: &Api, resource: &Resource, objects: &[Meta]) -> Result<(), ApiError> {
+        if !objects.is_empty() {
+            return Ok(());
+        }
+        let known = {
+            let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+            kinds.get(&resource.kind).and_then(|tracked| tracked.objects.keys().next().cloned())
+        };
+        let Some(id) = known else { return Ok(()) };
+        match api.get_meta(resource, id.namespace.as_deref(), &id.name).await? {
+            None => Ok(()),
+            Some(meta) if !meta.labels.contains_key(FLEET) => Ok(()),
+            Some(_) => {
+                Err(ApiError::Unreadable { cause: format!("its list of {} is empty, and {id} exists", resource.kind) })
+            }
+        }
+    }
+
     /// Watches for as long as it is let; lists anew where it lost the thread.
     async fn keep(&self, api: &Api, resource: &Resource, selector: &str, mut version: String) {
         let mut failures = 0;
@@ -205,10 +220,13 @@ impl Shared {
                         self.set_cold(&resource.kind);
                         // Whoever compares next finds it cold and lists; until then this waits.
                         tokio::time::sleep(AGAIN.delay(failures, 0)).await;
-                        if let Ok((objects, listed)) = api.list_meta(resource, None, selector).await {
-                            self.fill(resource, objects);
-                            version = listed;
-                            self.changed.notify_one();
+                        match self.listed(api, resource, selector).await {
+                            Ok((objects, listed)) => {
+                                self.fill(resource, objects);
+                                version = listed;
+                                self.changed.notify_one();
+                            }
+                            Err(error) => tracing::debug!(kind = %resource.kind, %error, "a kind can't be listed anew"),
                         }
                     } else {
                         tokio::time::sleep(AGAIN.delay(failures, 0)).await;
