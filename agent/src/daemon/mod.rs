@@ -7,6 +7,7 @@ mod apply;
 mod context;
 mod core;
 mod fetch;
+mod fights;
 mod gate;
 mod inbound;
 mod inspect;

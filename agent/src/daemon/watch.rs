@@ -17,12 +17,13 @@ use super::apply::{Converged, Direction, Failure, Pass, converge, line};
 use super::context::{Context, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
 use super::core::Input;
 use super::fetch::Fetcher;
+use super::fights::Repairs;
 use super::prepare::kept_or_anew;
 use super::probe::try_look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
 use crate::ports::runtime::{Runtime, Task, Verb, Verdict};
-use crate::retry::{Backoff, share};
+use crate::retry::share;
 
 /// Between two full compares, which find what no event told.
 const COMPARE: Duration = Duration::from_secs(600);
@@ -30,21 +31,6 @@ const COMPARE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_secs(60);
 /// Events come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(250);
-/// Repairs of one app in a row, each soon after the last, before it counts as
-/// a fight with someone.
-const FIGHT: u32 = 4;
-const FIGHT_WINDOW: Duration = Duration::from_secs(300);
-const FIGHT_BACKOFF: Backoff = Backoff { base: Duration::from_secs(30), cap: Duration::from_secs(1800) };
-
-/// Repairs of one app.
-#[derive(Default)]
-struct Repairs {
-    in_a_row: u32,
-    last: Option<Instant>,
-    /// What the last one did: where a runtime knows who did it, who.
-    steps: String,
-}
-
 /// The watching task.
 pub(crate) struct Watch<P: Parts> {
     context: Rc<Context<P>>,
@@ -162,7 +148,7 @@ impl<P: Parts> Watch<P> {
         let (sync, message) = match mode {
             DriftMode::Off => (Sync::Unknown, String::new()),
             DriftMode::Report => self.drift(subject, app).await,
-            DriftMode::Correct if self.is_fighting(&app.name) => self.drift(subject, app).await,
+            DriftMode::Correct if self.is_held(&app.name) => self.drift(subject, app).await,
             DriftMode::Correct => self.repair(subject, app, state, free).await,
         };
         let mut observed = self.context.observed.borrow_mut();
@@ -190,7 +176,8 @@ impl<P: Parts> Watch<P> {
                 let cleanup = self.compared.as_ref() != Some(subject.revision)
                     && steps.iter().all(|step| step.starts_with("delete") || step.starts_with("release"));
                 if !cleanup {
-                    self.count(&app.name, &steps);
+                    let repairs = self.repairs.entry(app.name.clone()).or_default();
+                    repairs.count(Instant::now(), &steps, (self.context.seed, COMPARE + COMPARE / 4));
                     let message = format!("app {}: {}", app.name, steps.join("; "));
                     tracing::info!(app = %app.name, steps = steps.join("; "), "drift repaired");
                     let event = Event {
@@ -207,18 +194,8 @@ impl<P: Parts> Watch<P> {
         }
     }
 
-    fn count(&mut self, app: &AppName, steps: &[String]) {
-        let repairs = self.repairs.entry(app.clone()).or_default();
-        let soon = repairs.last.is_some_and(|last| last.elapsed() < FIGHT_WINDOW);
-        repairs.in_a_row = if soon { repairs.in_a_row + 1 } else { 1 };
-        repairs.last = Some(Instant::now());
-        repairs.steps = steps.join("; ");
-    }
-
-    /// Whether repairs of this app are held back because someone undoes them.
-    fn is_fighting(&self, app: &AppName) -> bool {
-        let Some(Repairs { in_a_row, last: Some(last), .. }) = self.repairs.get(app) else { return false };
-        *in_a_row >= FIGHT && last.elapsed() < FIGHT_BACKOFF.delay(in_a_row + 1 - FIGHT, self.context.seed)
+    fn is_held(&self, app: &AppName) -> bool {
+        self.repairs.get(app).is_some_and(|repairs| repairs.is_held(Instant::now(), self.context.seed))
     }
 
     /// Says which apps are fought over. One that left, or that is not repaired
@@ -228,7 +205,8 @@ impl<P: Parts> Watch<P> {
             kept.desired.apps.iter().any(|app| app.name == *name && app.drift.mode == DriftMode::Correct)
         };
         self.repairs.retain(|name, _| repaired(name));
-        let fights: Vec<_> = self.repairs.iter().filter(|(name, _)| self.is_fighting(name)).collect();
+        let (now, by) = (Instant::now(), (self.context.seed, COMPARE + COMPARE / 4));
+        let fights: Vec<_> = self.repairs.iter().filter(|(_, repairs)| repairs.is_fight(now, by)).collect();
         let [(app, repairs), ..] = fights.as_slice() else {
             self.context.clear("DriftFighting");
             return;
@@ -239,7 +217,8 @@ impl<P: Parts> Watch<P> {
         };
         let message = format!(
             "app {app}{others} was repaired {} times in a row; someone keeps changing it, so repairs are held back ({})\nhint: find who does, or set drift.mode to report",
-            repairs.in_a_row, repairs.steps
+            repairs.in_a_row(),
+            repairs.steps()
         );
         self.context.set("DriftFighting", true, "RepeatedRepair", message);
     }
