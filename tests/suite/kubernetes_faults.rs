@@ -337,3 +337,38 @@ fn apps_that_find_a_kind_cold_list_and_watch_it_once() {
     let whole = lists.iter().filter(|line| !line.contains("burgee.dev%2Fapp")).count();
     assert_eq!(whole, 1, "{since:#?}");
 }
+
+#[test]
+fn what_hangs_in_deletion_holds_up_nobody_else() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", ""), ("till", "")]);
+    let space = stage.space.clone();
+    stage.manifest("shop", "x.yaml", &[config_map("stuck", "1"), config_map("map", "1")]);
+    stage.manifest("till", "x.yaml", &[config_map("till", "1")]);
+    stage.pushed("first");
+    let finalizers = |list: &str| {
+        let patch = format!("{{\"metadata\":{{\"finalizers\":{list}}}}}");
+        cluster.kubectl(&["-n", &space, "patch", "configmap", "stuck", "--type=merge", "-p", &patch]);
+    };
+    finalizers(r#"["example.com/wait"]"#);
+    cluster.kubectl(&["-n", &space, "delete", "configmap", "stuck", "--wait=false"]);
+    let status = stage
+        .device
+        .wait("it says what it waits for", 30, |status| status["apps"].to_string().contains("stuck is being deleted"));
+    assert_eq!(status["apps"][0]["sync"], "out-of-sync", "{status:#}");
+    // Drift beside it is repaired, and another app's change comes through.
+    cluster.kubectl(&["-n", &space, "patch", "configmap", "map", "-p", r#"{"data":{"value":"drifted"}}"#]);
+    until("what drifted beside it is repaired", Duration::from_secs(20), || {
+        (value(cluster, &space, "map") == "1").then_some(())
+    });
+    stage.manifest("till", "x.yaml", &[config_map("till", "2")]);
+    let head = stage.push("the till changes");
+    stage.device.wait_steady(&head, 30);
+    assert_eq!(value(cluster, &space, "till"), "2");
+    // Let go, it is made anew.
+    finalizers("[]");
+    until("it is back", Duration::from_secs(30), || {
+        let found = cluster.get(&space, "configmap", "stuck");
+        (found["data"]["value"] == "1" && found["metadata"]["deletionTimestamp"] == Value::Null).then_some(())
+    });
+}

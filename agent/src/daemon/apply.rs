@@ -5,19 +5,19 @@
 //! repeated. The plan is the runtime's; this only guards and orders.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleet::desired::{Blobs, DesiredApp, OnFailure, PrunePolicy};
 use fleet::name::AppName;
 
 use super::context::{Context, NO_PINS, Parts, RUNTIMES, Subject, chain, runtime_of, with_runtime};
+use super::owned::{Begun, Mark, journal, own, settled_inventory};
 use super::probe;
 use super::steps::{Carried, carry_out};
-use crate::phase::Phase;
 use crate::plan::{order, prune};
 use crate::ports::Reason;
-use crate::ports::journal::{Adoption, JournalError, Kept};
+use crate::ports::journal::Kept;
 use crate::ports::runtime::{Inventory, Object, Plan, Runtime, RuntimeError, Step, Task, Verb};
 
 /// Why a pass was made.
@@ -106,7 +106,7 @@ pub(crate) async fn apply<P: Parts>(
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app.name));
         let subject = Subject { had, ..Subject::of(to, blobs, app) };
         let guard = (direction == Direction::Forward && !free).then_some(&app.prune);
-        let pass = Pass { guard, cleanup: false, direction };
+        let pass = Pass { guard, cleanup: false, waits: true, direction };
         // An app that moved to another runtime leaves the old one first: it may
         // hold a port that the new one needs.
         let others: Vec<&'static str> = RUNTIMES.into_iter().filter(|name| *name != runtime_of(app)).collect();
@@ -149,7 +149,7 @@ async fn leave<P: Parts>(
             own(context, subject.app, runtime, Inventory::new(), Mark::Settled(BTreeSet::new())).map_err(journal)?;
             continue;
         }
-        let pass = Pass { guard: None, cleanup: false, direction };
+        let pass = Pass { guard: None, cleanup: false, waits: true, direction };
         if converge(context, subject, runtime, pass, stop).await?.outcome == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
@@ -164,6 +164,10 @@ pub(crate) struct Pass<'a> {
     pub(crate) guard: Option<&'a PrunePolicy>,
     /// Whether what had to wait for steady (volumes) goes now.
     pub(crate) cleanup: bool,
+    /// Whether what is on its way out is waited for, to be made anew. Repairing
+    /// drift does not: nothing else could be done on the device meanwhile, and
+    /// that it is gone is an event.
+    pub(crate) waits: bool,
     pub(crate) direction: Direction,
 }
 
@@ -171,6 +175,8 @@ pub(crate) struct Pass<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Converged {
     pub(crate) outcome: Outcome,
+    /// What is on its way out and was not waited for.
+    pub(crate) leaving: Vec<Object>,
     /// A line a step that was carried out.
     pub(crate) steps: Vec<String>,
 }
@@ -204,12 +210,13 @@ async fn converge_in<P: Parts, R: Runtime>(
         let back = pass.direction == Direction::Back;
         let borrowed = context.state().borrowed(back);
         let task = |inventory| Task { back, borrowed: &borrowed, ..subject.task(inventory) };
-        let plan = adapter.plan(task(&owned)).await?;
+        let mut plan = adapter.plan(task(&owned)).await?;
+        let leaving = if pass.waits { Vec::new() } else { let_go(&mut plan) };
         let (plan, kept_back, withheld) = guarded(context, subject, plan, &owned, pass);
         let settled = settled_inventory(&plan, &kept_back, &owned);
         if plan.steps.is_empty() {
             own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
-            return Ok(Converged { outcome: Outcome::Done, steps: done });
+            return Ok(Converged { outcome: Outcome::Done, leaving, steps: done });
         }
         let mut union = owned.clone();
         union.extend(plan.inventory.clone());
@@ -234,11 +241,15 @@ async fn converge_in<P: Parts, R: Runtime>(
             own(context, subject.app, runtime, union, Mark::Begun(begun)).map_err(journal)?;
         }
         match ended {
-            Ok(Outcome::Interrupted) => return Ok(Converged { outcome: Outcome::Interrupted, steps: done }),
+            Ok(Outcome::Interrupted) => {
+                return Ok(Converged { outcome: Outcome::Interrupted, leaving, steps: done });
+            }
             Ok(Outcome::Done) => {
                 own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
-                return Ok(Converged { outcome: Outcome::Done, steps: done });
+                return Ok(Converged { outcome: Outcome::Done, leaving, steps: done });
             }
+            // It was waited for long enough.
+            Err(error) if is_of_wait(&plan, &error) => return Err(error),
             Err(RuntimeError::Changed { object }) if replans < REPLANS => {
                 tracing::warn!(app = %subject.app, %object, "the device changed under the plan; planning anew");
                 replans += 1;
@@ -251,6 +262,26 @@ async fn converge_in<P: Parts, R: Runtime>(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether a step failed that only waits.
+fn is_of_wait<D>(plan: &Plan<D>, error: &RuntimeError) -> bool {
+    let RuntimeError::Step { object: failed, action, .. } = error else { return false };
+    *action == "wait for" && plan.steps.iter().any(|step| step.verb == Verb::Wait && step.object == *failed)
+}
+
+/// Takes out of a plan what would first be waited for until it is gone, and all
+/// that is to be done to it then.
+fn let_go<D>(plan: &mut Plan<D>) -> Vec<Object> {
+    let mut leaving: Vec<Object> = Vec::new();
+    for (at, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.verb == Verb::Wait) {
+        // What is waited for after it was made is not on its way out.
+        if !plan.steps[..at].iter().any(|before| before.object == step.object) {
+            leaving.push(step.object.clone());
+        }
+    }
+    plan.steps.retain(|step| !leaving.contains(&step.object));
+    leaving
 }
 
 /// `replace container/pos-web-1: image`.
@@ -313,90 +344,6 @@ fn guarded<P: Parts, D>(
     (plan, left_out, withheld)
 }
 
-/// What is owned when the plan has landed: its inventory, and what stays
-/// because its deletion was left out.
-fn settled_inventory<D>(plan: &Plan<D>, left_out: &BTreeSet<Object>, owned: &Inventory) -> Inventory {
-    let mut inventory = plan.inventory.clone();
-    for object in left_out {
-        if let Some(digest) = owned.get(object) {
-            inventory.entry(object.clone()).or_insert_with(|| digest.clone());
-        }
-    }
-    inventory
-}
-
-/// What is journalled with an inventory: whether steps are about to be made,
-/// and what `prune.maxDelete` withholds.
-enum Mark {
-    Begun(Begun),
-    Settled(BTreeSet<Object>),
-}
-
-/// What is known before the first step.
-#[derive(Default)]
-struct Begun {
-    withheld: BTreeSet<Object>,
-    /// What is there already and is taken over.
-    adopted: BTreeSet<Object>,
-    /// What is made: nobody's before.
-    made: BTreeSet<Object>,
-}
-
-impl Begun {
-    fn of<D>(steps: &[Step<D>], withheld: BTreeSet<Object>) -> Self {
-        let by = |verb| steps.iter().filter(|step| step.verb == verb).map(|step| step.object.clone()).collect();
-        Self { withheld, adopted: by(Verb::Adopt), made: by(Verb::Create) }
-    }
-}
-
-fn own<P: Parts>(
-    context: &Context<P>,
-    app: &AppName,
-    runtime: &str,
-    inventory: Inventory,
-    mark: Mark,
-) -> Result<(), JournalError> {
-    context.commit(None, |state| {
-        let moving = matches!(state.phase, Phase::Applying { .. } | Phase::RollingBack { .. });
-        let withheld = match mark {
-            Mark::Begun(begun) => {
-                // Repairing drift is no step towards a revision.
-                if moving {
-                    state.touched.insert(app.clone());
-                }
-                let trial = matches!(state.phase, Phase::Applying { .. });
-                let adoption = if trial { Adoption::Trial } else { Adoption::Settled };
-                state.adopted.retain(|object, _| !begun.made.contains(object));
-                state.adopted.extend(begun.adopted.into_iter().map(|object| (object, adoption)));
-                begun.withheld
-            }
-            Mark::Settled(withheld) => withheld,
-        };
-        if withheld.is_empty() {
-            state.withheld.remove(app);
-        } else {
-            state.withheld.insert(app.clone(), withheld);
-        }
-        if inventory.is_empty() {
-            if let Some(by_runtime) = state.inventory.get_mut(app) {
-                by_runtime.remove(runtime);
-                if by_runtime.is_empty() {
-                    state.inventory.remove(app);
-                }
-            }
-        } else {
-            let by_runtime: &mut BTreeMap<String, Inventory> = state.inventory.entry(app.clone()).or_default();
-            by_runtime.insert(runtime.to_owned(), inventory);
-        }
-    })
-}
-
-/// A step that can't be journalled isn't made: for the runtime's caller that
-/// is a failure to look, which waiting mends.
-fn journal(error: JournalError) -> RuntimeError {
-    RuntimeError::Observe { what: "the journal".to_owned(), source: Box::new(error) }
-}
-
 /// Waits until what `app` depends on is healthy, each as long as its own
 /// time-out allows.
 async fn wait_for_dependencies<P: Parts>(
@@ -424,4 +371,54 @@ async fn wait_for_dependencies<P: Parts>(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Object, Plan, RuntimeError, Step, Verb, is_of_wait, let_go};
+    use crate::ports::runtime::Inventory;
+
+    fn object(name: &str) -> Object {
+        Object { kind: "x".to_owned(), name: name.to_owned() }
+    }
+
+    fn plan(steps: &[(Verb, &str)]) -> Plan<()> {
+        let step = |(verb, name): &(Verb, &str)| Step {
+            verb: *verb,
+            object: object(name),
+            why: String::new(),
+            after_steady: false,
+            group: None,
+            data: (),
+        };
+        Plan { steps: steps.iter().map(step).collect(), inventory: Inventory::new() }
+    }
+
+    #[test]
+    fn a_repair_does_not_wait_for_what_is_on_its_way_out() {
+        let mut plan = plan(&[
+            (Verb::Create, "definition"),
+            (Verb::Wait, "definition"),
+            (Verb::Update, "map"),
+            (Verb::Wait, "claim"),
+            (Verb::Create, "claim"),
+        ]);
+        assert_eq!(let_go(&mut plan), [object("claim")]);
+        let rest: Vec<(Verb, &str)> = plan.steps.iter().map(|step| (step.verb, step.object.name.as_str())).collect();
+        assert_eq!(rest, [(Verb::Create, "definition"), (Verb::Wait, "definition"), (Verb::Update, "map")]);
+    }
+
+    #[test]
+    fn what_was_waited_for_long_enough_is_not_planned_again() {
+        let plan = plan(&[(Verb::Wait, "claim"), (Verb::Create, "claim")]);
+        let failed = |action, name| RuntimeError::Step {
+            action,
+            object: object(name),
+            transient: true,
+            source: "it takes its time".into(),
+        };
+        assert!(is_of_wait(&plan, &failed("wait for", "claim")));
+        assert!(!is_of_wait(&plan, &failed("apply", "claim")));
+        assert!(!is_of_wait(&plan, &failed("wait for", "other")));
+    }
 }

@@ -12,6 +12,7 @@ mod gate;
 mod inbound;
 mod inspect;
 mod outcome;
+mod owned;
 mod polling;
 mod prepare;
 mod probe;

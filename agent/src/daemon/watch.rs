@@ -22,7 +22,7 @@ use super::prepare::kept_or_anew;
 use super::probe::try_look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
-use crate::ports::runtime::{Runtime, Task, Verb, Verdict};
+use crate::ports::runtime::{Object, Runtime, Task, Verb, Verdict};
 use crate::retry::share;
 
 /// Between two full compares, which find what no event told.
@@ -168,10 +168,11 @@ impl<P: Parts> Watch<P> {
 
     async fn repair(&mut self, subject: Subject<'_>, app: &DesiredApp, state: &State, free: bool) -> (Sync, String) {
         let steady = matches!(&state.phase, Phase::Steady { .. });
-        let pass = Pass { guard: (!free).then_some(&app.prune), cleanup: steady, direction: Direction::Forward };
+        let guard = (!free).then_some(&app.prune);
+        let pass = Pass { guard, cleanup: steady, waits: false, direction: Direction::Forward };
         match converge(&self.context, subject, runtime_of(app), pass, &Cell::new(false)).await {
-            Ok(Converged { steps, .. }) if steps.is_empty() => (Sync::Synced, String::new()),
-            Ok(Converged { steps, .. }) => {
+            Ok(Converged { steps, leaving, .. }) if steps.is_empty() => still(&leaving),
+            Ok(Converged { steps, leaving, .. }) => {
                 // Cleaning up after a revision is no drift.
                 let cleanup = self.compared.as_ref() != Some(subject.revision)
                     && steps.iter().all(|step| step.starts_with("delete") || step.starts_with("release"));
@@ -188,7 +189,7 @@ impl<P: Parts> Watch<P> {
                     super::tally::add(&self.context.tally.repairs);
                     let _ = self.inputs.send(Input::Say(ReportBody::Event(event)));
                 }
-                (Sync::Synced, String::new())
+                still(&leaving)
             }
             Err(error) => (Sync::Unknown, chain(&error)),
         }
@@ -249,7 +250,7 @@ impl<P: Parts> Watch<P> {
                 want: None,
                 had,
             };
-            let pass = Pass { guard: None, cleanup: true, direction: Direction::Forward };
+            let pass = Pass { guard: None, cleanup: true, waits: false, direction: Direction::Forward };
             if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
                 tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
             }
@@ -271,6 +272,14 @@ impl<P: Parts> Watch<P> {
                 tracing::debug!(error = chain(&error), "cannot sweep");
             }
         }
+    }
+}
+
+/// What somebody deletes is made anew once it is gone.
+fn still(leaving: &[Object]) -> (Sync, String) {
+    match leaving {
+        [] => (Sync::Synced, String::new()),
+        [object, ..] => (Sync::OutOfSync, format!("{object} is being deleted; it is made anew once it is gone")),
     }
 }
 

@@ -202,6 +202,11 @@ fn is_kept(kind: &Kind, prune: &PrunePolicy) -> bool {
     }
 }
 
+/// What others are made in, or by.
+fn is_ground(kind: &Kind) -> bool {
+    kind.is("", "Namespace") || kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
+}
+
 /// With these goes what they hold: only once the device is steady.
 fn holds_data(kind: &Kind) -> bool {
     matches!(
@@ -218,7 +223,11 @@ const ADDED: u32 = 1 << 16;
 const PLACES: u32 = 3;
 
 fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mut Vec<Step<Action>>) {
-    let group = |place: u32| Some(ADDED + u32::from(wanted.rank) * PLACES + place);
+    // What is on its way out may take as long as the rest lets it: a claim goes
+    // with the last pod that has it. Only what others need first can't be last.
+    let is_last = matches!(standing, Standing::Leaving(_)) && !is_ground(&wanted.id.kind);
+    let rank = if is_last { u16::MAX } else { wanted.rank };
+    let group = |place: u32| Some(ADDED + u32::from(rank) * PLACES + place);
     let (verb, why, uid) = match standing {
         Standing::Same | Standing::Foreign(_) => return,
         Standing::Missing => (Verb::Create, "missing".to_owned(), None),

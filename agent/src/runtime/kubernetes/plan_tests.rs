@@ -244,8 +244,21 @@ fn plans() {
         &["Secret/a/y exists and is not burgee's (managed by Helm)"],
     );
     check(
-        "what is being deleted is waited for",
-        Case { wanted: vec![("ConfigMap/a/x", Standing::Leaving(meta("pos")))], ..case() },
-        &["wait ConfigMap/a/x: it is being deleted", "create ConfigMap/a/x: deleted by somebody"],
+        "what is being deleted is waited for: last, unless others are in it",
+        Case {
+            wanted: vec![
+                ("PersistentVolumeClaim/a/data", Standing::Leaving(meta("pos"))),
+                ("Namespace/a", Standing::Leaving(meta("pos"))),
+                ("Deployment.apps/a/web", Standing::Differs(meta("pos"), "its manifest".to_owned())),
+            ],
+            ..case()
+        },
+        &[
+            "wait Namespace/a: it is being deleted",
+            "create Namespace/a: deleted by somebody",
+            "update Deployment.apps/a/web: its manifest",
+            "wait PersistentVolumeClaim/a/data: it is being deleted",
+            "create PersistentVolumeClaim/a/data: deleted by somebody",
+        ],
     );
 }
