@@ -372,3 +372,33 @@ fn what_hangs_in_deletion_holds_up_nobody_else() {
         (found["data"]["value"] == "1" && found["metadata"]["deletionTimestamp"] == Value::Null).then_some(())
     });
 }
+
+#[test]
+fn a_revision_is_not_blocked_for_what_it_leaves_or_gives_up() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", ""), ("till", "")]);
+    let space = stage.space.clone();
+    let port = 30000 + std::process::id() % 2700;
+    let service = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}});
+    stage.manifest("shop", "x.yaml", &[config_map("theirs", "1")]);
+    stage.manifest("till", "x.yaml", &[config_map("till", "1"), service("old")]);
+    stage.pushed("first");
+    // Somebody lets another tool have an object of an app that does not change.
+    cluster.kubectl(&[
+        "-n",
+        &space,
+        "label",
+        "--overwrite",
+        "configmap",
+        "theirs",
+        "app.kubernetes.io/managed-by=Helm",
+    ]);
+    stage.manifest("till", "x.yaml", &[config_map("till", "2"), service("old")]);
+    stage.pushed("the till changes");
+    assert_eq!(value(cluster, &space, "till"), "2");
+    // A port moves from one object to another.
+    stage.manifest("till", "x.yaml", &[config_map("till", "2"), service("new")]);
+    stage.pushed("the port moves");
+    assert_eq!(cluster.get(&space, "service", "new")["spec"]["ports"][0]["nodePort"], port);
+    assert_eq!(cluster.get(&space, "service", "old"), Value::Null);
+}

@@ -36,7 +36,7 @@ use fleet::kubernetes::ObjectId;
 use fleet::wire::status::Health;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use self::api::Api;
+use self::api::{Api, ApiError};
 use self::cache::Cache;
 use self::execute::{Hands, Prints};
 use self::health::Targets;
@@ -82,9 +82,15 @@ impl KubernetesRuntime {
 
     /// What the server would make of what differs, before anything is changed:
     /// what it refuses is refused now.
-    async fn rehearse(&self, objects: Vec<(&Wanted, bool, bool)>) -> Result<(), RuntimeError> {
-        let tries: Vec<_> =
-            objects.into_iter().map(|(it, fresh, replace)| self.rehearse_one(it, fresh, replace)).collect();
+    /// `frees`: something goes before, and with it what it holds.
+    async fn rehearse(&self, objects: Vec<(&Wanted, bool, bool)>, frees: bool) -> Result<(), RuntimeError> {
+        let tries = objects.into_iter().map(|(it, fresh, replace)| async move {
+            match self.rehearse_one(it, fresh, replace).await {
+                Err(error) if error.is_taken() && fresh && frees => Ok(()),
+                tried => tried.map_err(|error| error.step("apply", &objects::named(&it.id))),
+            }
+        });
+        let tries: Vec<_> = tries.collect();
         stream::iter(tries).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
@@ -110,7 +116,7 @@ impl KubernetesRuntime {
     }
 
     /// `fresh`: it is to be made; `replace`: deleted and made anew, if need be.
-    async fn rehearse_one(&self, it: &Wanted, fresh: bool, replace: bool) -> Result<(), RuntimeError> {
+    async fn rehearse_one(&self, it: &Wanted, fresh: bool, replace: bool) -> Result<(), ApiError> {
         let body = if fresh { plan::creating(&it.object) } else { it.object.to_string() };
         let said =
             self.api.apply_meta(&it.resource, it.id.namespace.as_deref(), &it.id.name, body.as_bytes(), true).await;
@@ -119,16 +125,10 @@ impl KubernetesRuntime {
             // Of a definition that comes with this revision; or somebody is quicker: the plan will see.
             Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
             Err(error) if error.is_invalid() && replace => {
-                let would = self.api.would_make(&it.resource, it.id.namespace.as_deref(), &it.object).await;
-                match would {
-                    Ok(true) => Ok(()),
-                    // What is said of the change is said of the object, too.
-                    Ok(false) if error.is_immutable() => Ok(()),
-                    Ok(false) => Err(error.step("apply", &objects::named(&it.id))),
-                    Err(unsure) => Err(unsure.step("apply", &objects::named(&it.id))),
-                }
+                let would = self.api.would_make(&it.resource, it.id.namespace.as_deref(), &it.object).await?;
+                if would || error.is_immutable() { Ok(()) } else { Err(error) }
             }
-            Err(error) => Err(error.step("apply", &objects::named(&it.id))),
+            Err(error) => Err(error),
         }
     }
 }
@@ -138,6 +138,11 @@ impl Runtime for KubernetesRuntime {
 
     async fn prepare(&self, task: Task<'_>) -> Result<Pins, RuntimeError> {
         let Some((app, spec)) = wanted(&task) else { return Ok(Pins::new()) };
+        // What somebody did to an app that stays as it is, is not this
+        // revision's fault: the watch sees to it, and says so.
+        if task.had.is_some_and(|had| had.digest == app.digest) {
+            return Ok(Pins::new());
+        }
         let sight = self.sight();
         let (wanted, standing) = sight.wanted(&task, app, spec).await?;
         if let Some((it, Standing::Foreign(owner))) =
@@ -157,7 +162,9 @@ impl Runtime for KubernetesRuntime {
                 tried.push((it, fresh, !fresh && spec.replace.contains(&it.id.kind.kind)));
             }
         }
-        self.rehearse(tried).await?;
+        let kept: BTreeSet<_> = wanted.iter().map(|it| objects::named(&it.id)).collect();
+        let frees = task.inventory.keys().any(|object| !kept.contains(object));
+        self.rehearse(tried, frees).await?;
         Ok(Pins::new())
     }
 

@@ -113,6 +113,16 @@ impl ApiError {
         }
     }
 
+    /// What it asks for is another object's: a port, an address, a share of a quota.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        match self {
+            Self::Refused { status: 422, message, .. } => message.contains("already allocated"),
+            Self::Refused { status: 403, message, .. } => message.contains("exceeded quota"),
+            _ => false,
+        }
+    }
+
     /// What is sent is not valid, by itself or for what is there.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
@@ -327,6 +337,28 @@ mod tests {
             let body = format!("{{\"message\":{}}}", serde_json::json!(message));
             assert_eq!(ApiError::refused(422, body.as_bytes()).is_immutable(), want, "{message}");
             assert!(!ApiError::refused(403, body.as_bytes()).is_immutable(), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_another_object_has() {
+        let cases = [
+            (
+                422,
+                "Service \\\"a\\\" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated",
+                true,
+            ),
+            (
+                403,
+                "pods \\\"a\\\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
+                true,
+            ),
+            (403, "pods \\\"a\\\" is forbidden: no", false),
+            (422, "ConfigMap \\\"a\\\" is invalid", false),
+        ];
+        for (status, message, want) in cases {
+            let body = format!("{{\"message\":\"{message}\"}}");
+            assert_eq!(ApiError::refused(status, body.as_bytes()).is_taken(), want, "{message}");
         }
     }
 
