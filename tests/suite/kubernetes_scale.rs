@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::between::{Between, Fault};
 use harness::cluster::Cluster;
-use harness::kube_stage::{Stage, config_map};
+use harness::kube_stage::{Stage, config_map, deployment};
 use harness::wait::until;
 use serde_json::{Value, json};
 
@@ -91,6 +91,43 @@ fn requests_are_as_many_as_there_is_to_do() {
     cluster.kubectl(&["-n", &stage.space, "delete", "configmap", "till-0"]);
     until("it is repaired", LONG, || {
         (cluster.get(&stage.space, "configmap", "till-0")["data"]["value"] == "1").then_some(())
+    });
+}
+
+#[test]
+fn a_status_that_never_rests_is_looked_at_now_and_then() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space, &[("shop", "")], "");
+    let space = stage.space.clone();
+    stage.manifest("shop", "all.yaml", &[deployment("web", 0), config_map("map", "1")]);
+    stage.pushed("first");
+    std::thread::sleep(Duration::from_secs(2));
+    let before = between.asked().len();
+    for beat in 0..12 {
+        let patch = format!(
+            "{{\"status\":{{\"conditions\":[{{\"type\":\"Beat\",\"status\":\"True\",\"reason\":\"N{beat}\"}}]}}}}"
+        );
+        cluster.kubectl(&[
+            "-n",
+            &space,
+            "patch",
+            "deployment",
+            "web",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &patch,
+        ]);
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    let since = between.asked().split_off(before);
+    assert!(since.len() <= 2, "a look now and then, and no compare: {since:#?}");
+    // What does matter is seen at once all the same.
+    cluster.kubectl(&["-n", &space, "scale", "deployment", "web", "--replicas=2"]);
+    until("drift is repaired", Duration::from_secs(8), || {
+        (cluster.get(&space, "deployment", "web")["spec"]["replicas"] == 0).then_some(())
     });
 }
 

@@ -22,13 +22,15 @@ use super::prepare::kept_or_anew;
 use super::probe::try_look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
-use crate::ports::runtime::{Object, Runtime, Task, Verb, Verdict};
+use crate::ports::runtime::{Change, Object, Runtime, Task, Verb, Verdict};
 use crate::retry::share;
 
 /// Between two full compares, which find what no event told.
 const COMPARE: Duration = Duration::from_secs(600);
 /// Between two looks at health, which find what no event tells (checks).
 const LOOK: Duration = Duration::from_secs(60);
+/// Between two looks where only the state of things changes.
+const CALM: Duration = Duration::from_secs(10);
 /// Events come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(250);
 /// The watching task.
@@ -75,21 +77,35 @@ impl<P: Parts> Watch<P> {
                 return;
             }
             let steady = matches!(state.phase, Phase::Steady { .. });
+            if self.is_changed(if steady { LOOK } else { LOOK / 4 }).await {
+                self.next_compare = Instant::now();
+                tokio::time::sleep(DEBOUNCE).await;
+            }
+        }
+    }
+
+    /// Waits until a compare is due (true) or a look. What only stirs brings
+    /// the next look nearer, but not at once: some never rest.
+    async fn is_changed(&self, pause: Duration) -> bool {
+        let began = Instant::now();
+        let mut until = began + pause;
+        loop {
+            // Cancel-safe: an event that is missed is found by the compare.
             let changed = async {
                 tokio::select! {
-                    () = self.context.compose.changed() => {}
-                    () = self.context.files.changed() => {}
-                    () = self.context.kubernetes.changed() => {}
+                    change = self.context.compose.changed() => change,
+                    change = self.context.files.changed() => change,
+                    change = self.context.kubernetes.changed() => change,
                 }
             };
-            let pause = if steady { LOOK } else { LOOK / 4 };
             tokio::select! {
-                // Cancel-safe: an event that is missed is found by the compare.
-                () = changed => { self.next_compare = Instant::now(); }
-                () = self.wake.notified() => { continue; }
-                () = tokio::time::sleep(pause) => { continue; }
+                change = changed => match change {
+                    Change::Object => return true,
+                    Change::State => until = until.min(began + CALM),
+                },
+                () = self.wake.notified() => return false,
+                () = tokio::time::sleep_until(until) => return false,
             }
-            tokio::time::sleep(DEBOUNCE).await;
         }
     }
 

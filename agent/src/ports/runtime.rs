@@ -123,6 +123,15 @@ pub struct Plan<D> {
     pub inventory: Inventory,
 }
 
+/// What may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something that was applied: a compare is due.
+    Object,
+    /// Only how it is: a look at health is, soon.
+    State,
+}
+
 /// Health of one app as its runtime sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -246,7 +255,7 @@ pub trait Runtime {
 
     /// Resolves when something that burgee owns here may have changed.
     /// Cancel-safe; a hint only, the slow full compare is the daemon's.
-    fn changed(&self) -> impl Future<Output = ()> + Send;
+    fn changed(&self) -> impl Future<Output = Change> + Send;
 
     /// Frees what no kept state needs any more (images that burgee pulled,
     /// materialised files). Best effort, called in Steady only.

@@ -47,7 +47,7 @@ use self::labels::Owner;
 use self::watch::Watch;
 use crate::config::settings::ComposeSettings;
 use crate::ports::journal::Kept;
-use crate::ports::runtime::{Inventory, Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
+use crate::ports::runtime::{Change, Inventory, Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
 
 /// Runs the compose apps of one device.
 pub struct ComposeRuntime {
@@ -214,8 +214,9 @@ impl Runtime for ComposeRuntime {
         health::judge(&link, &self.own, project, &observed).await
     }
 
-    async fn changed(&self) {
+    async fn changed(&self) -> Change {
         self.watch.changed(&self.engine, &self.device).await;
+        Change::Object
     }
 
     async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {

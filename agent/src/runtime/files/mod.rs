@@ -33,7 +33,7 @@ use fleet::wire::status::Health;
 
 use crate::config::settings::FilesSettings;
 use crate::ports::journal::Kept;
-use crate::ports::runtime::{Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
+use crate::ports::runtime::{Change, Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
 use crate::systemd::{Systemd, SystemdError};
 pub use diff::Act;
 use diff::{Found, Neighbour, Seen, Want, WantFile, owned};
@@ -275,7 +275,7 @@ impl Runtime for FilesRuntime {
         Ok(worst)
     }
 
-    async fn changed(&self) {
+    async fn changed(&self) -> Change {
         loop {
             if !self.dirty.load(Ordering::Relaxed) {
                 tokio::select! {
@@ -289,7 +289,7 @@ impl Runtime for FilesRuntime {
             tokio::time::sleep(DEBOUNCE).await;
             let files = self.watch.drain();
             if self.dirty.swap(false, Ordering::Relaxed) || files {
-                return;
+                return Change::Object;
             }
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Meta, Resource, Watch, WatchEvent};
 use super::owner::FLEET;
+use crate::ports::runtime::Change;
 use crate::retry::Backoff;
 
 /// Between tries to list and watch again.
@@ -34,7 +35,10 @@ pub(super) struct Cache {
 
 struct Shared {
     kinds: Mutex<BTreeMap<Kind, Tracked>>,
+    /// Something of an object that matters to a compare.
     changed: Notify,
+    /// Something else of it: its status, as a rule, and that all the time.
+    stirred: Notify,
 }
 
 #[derive(Default)]
@@ -47,7 +51,7 @@ struct Tracked {
 impl Cache {
     pub(super) fn new() -> Self {
         Self {
-            shared: Arc::new(Shared { kinds: Mutex::default(), changed: Notify::new() }),
+            shared: Arc::new(Shared { kinds: Mutex::default(), changed: Notify::new(), stirred: Notify::new() }),
             following: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             used: Mutex::default(),
@@ -133,8 +137,12 @@ impl Cache {
     }
 
     /// Resolves when a watch told something, or began anew.
-    pub(super) async fn changed(&self) {
-        self.shared.changed.notified().await;
+    pub(super) async fn changed(&self) -> Change {
+        tokio::select! {
+            biased;
+            () = self.shared.changed.notified() => Change::Object,
+            () = self.shared.stirred.notified() => Change::State,
+        }
     }
 }
 
@@ -240,6 +248,7 @@ impl Shared {
         while let Some(event) = watch.next().await? {
             let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
             let tracked = kinds.entry(resource.kind.clone()).or_default();
+            let mut news = &self.changed;
             match event {
                 WatchEvent::Bookmark(at) => {
                     *version = at;
@@ -247,7 +256,11 @@ impl Shared {
                 }
                 WatchEvent::Applied(meta) => {
                     version.clone_from(&meta.resource_version);
-                    tracked.insert(id_of(resource, &meta), meta);
+                    let id = id_of(resource, &meta);
+                    if tracked.objects.get(&id).is_some_and(|known| is_same(known, &meta)) {
+                        news = &self.stirred;
+                    }
+                    tracked.insert(id, meta);
                 }
                 WatchEvent::Deleted(meta) => {
                     version.clone_from(&meta.resource_version);
@@ -259,7 +272,7 @@ impl Shared {
                 }
             }
             drop(kinds);
-            self.changed.notify_one();
+            news.notify_one();
         }
         Ok(())
     }
@@ -279,6 +292,17 @@ impl Tracked {
     }
 }
 
+/// Whether two words on an object say the same to a compare. What the fields
+/// are that were applied, `print` says: who changes one takes it.
+fn is_same(known: &Meta, new: &Meta) -> bool {
+    known.uid == new.uid
+        && known.labels == new.labels
+        && known.annotations == new.annotations
+        && known.owners == new.owners
+        && known.is_deleting == new.is_deleting
+        && known.print == new.print
+}
+
 fn id_of(resource: &Resource, meta: &Meta) -> ObjectId {
     ObjectId { kind: resource.kind.clone(), namespace: meta.namespace.clone(), name: meta.name.clone() }
 }
@@ -287,7 +311,31 @@ fn id_of(resource: &Resource, meta: &Meta) -> ObjectId {
 mod tests {
     use fleet::kubernetes::{Kind, ObjectId};
 
-    use super::{Meta, Tracked};
+    use super::super::api::Owned;
+    use super::{Meta, Tracked, is_same};
+
+    #[test]
+    fn status_alone_is_no_change_of_the_object() {
+        let known = Meta { uid: "u".to_owned(), print: Some([1; 16]), ..Meta::default() };
+        let map = || [("a".to_owned(), "b".to_owned())].into();
+        let owner = Owned { kind: Kind::of("v1", "Node"), name: "n".to_owned(), uid: "n".to_owned() };
+        let cases = [
+            (
+                "its version and a manager",
+                Meta { resource_version: "9".to_owned(), managers: vec!["k".to_owned()], ..known.clone() },
+                true,
+            ),
+            ("another object", Meta { uid: "v".to_owned(), ..known.clone() }, false),
+            ("a label", Meta { labels: map(), ..known.clone() }, false),
+            ("an annotation", Meta { annotations: map(), ..known.clone() }, false),
+            ("an owner", Meta { owners: vec![owner], ..known.clone() }, false),
+            ("on its way out", Meta { is_deleting: true, ..known.clone() }, false),
+            ("a field of ours", Meta { print: Some([2; 16]), ..known.clone() }, false),
+        ];
+        for (name, new, same) in cases {
+            assert_eq!(is_same(&known, &new), same, "{name}");
+        }
+    }
 
     #[test]
     fn a_late_word_is_no_news() {

@@ -48,7 +48,7 @@ use self::plan::{Scene, Standing};
 use crate::config::settings::KubernetesSettings;
 use crate::ports::Reason as _;
 use crate::ports::journal::Kept;
-use crate::ports::runtime::{Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
+use crate::ports::runtime::{Change, Pins, Plan, Runtime, RuntimeError, Step, Task, Verdict};
 
 /// Requests at a time, where each object is asked about.
 const AT_ONCE: usize = 8;
@@ -207,8 +207,8 @@ impl Runtime for KubernetesRuntime {
         health::judge(&self.sight(), &self.targets, &task, app, spec).await
     }
 
-    async fn changed(&self) {
-        self.cache.changed().await;
+    async fn changed(&self) -> Change {
+        self.cache.changed().await
     }
 
     async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {
