@@ -34,6 +34,10 @@ pub enum ApiError {
     Unreadable { cause: String },
 }
 
+/// How the server says that an object is not of its kind's shape, such as a
+/// value that is no base64.
+const MISSHAPEN: [&str; 2] = ["failed to create typed patch object", "unable to convert unstructured object"];
+
 /// How the server says that a field can't be changed.
 const IMMUTABLE: [&str; 8] = [
     // Job, ConfigMap, Secret, Deployment's selector, StorageClass.
@@ -137,7 +141,7 @@ impl ApiError {
             // A namespace that ends: its successor takes objects again.
             Self::Refused { status: 403, message, .. } if message.contains("because it is being terminated") => true,
             // Said with 500, and as true the next time.
-            Self::Refused { status: 500, message, .. } if message.contains("failed to create typed patch object") => {
+            Self::Refused { status: 500, message, .. } if MISSHAPEN.iter().any(|words| message.contains(words)) => {
                 false
             }
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 410 | 429 | 500..=599),
@@ -298,7 +302,9 @@ mod tests {
         let ending = br#"{"message":"configmaps \"a\" is forbidden: unable to create new content in namespace x because it is being terminated"}"#;
         assert!(ApiError::refused(403, ending).is_transient() && !ApiError::refused(403, b"").is_transient());
         let unknown = br#"{"message":"failed to create typed patch object (a; /v1, Kind=ConfigMap): .x: field not declared in schema"}"#;
-        assert!(!ApiError::refused(500, unknown).is_transient());
+        assert!(!ApiError::refused(500, unknown).is_transient() && ApiError::refused(500, b"").is_transient());
+        let garbled = br#"{"message":"failed to convert new object (a; /v1, Kind=Secret) to proper version: unable to convert unstructured object to /v1, Kind=Secret: error decoding from json: illegal base64 data at input byte 5"}"#;
+        assert!(!ApiError::refused(500, garbled).is_transient());
         let body = br#"{"message":"Job.batch \"a\" is invalid: spec.template: Invalid value: {}: field is immutable"}"#;
         assert!(ApiError::refused(422, body).is_immutable());
     }
