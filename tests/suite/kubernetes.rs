@@ -252,12 +252,19 @@ fn secrets_show_nowhere() {
     cluster.kubectl(&["-n", &stage.space, "patch", "secret", "s", "-p", r#"{"stringData":{"password":"drift-hush"}}"#]);
     until("drift is repaired", LONG, || stage.device.log().contains("drift repaired").then_some(()));
     stage.manifest("shop", "s.yaml", &[secret("second-hush")]);
-    stage.pushed("second");
-    let shown = format!(
-        "{}{}",
-        stage.device.log(),
-        String::from_utf8_lossy(&stage.device.call(&["status", "-o", "json"]).stdout)
-    );
+    let good = stage.pushed("second");
+    // One that the server refuses: it quotes what it does not like.
+    let refused = |data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": data});
+    let mut shown = String::new();
+    for data in [json!({"password": "third-hush"}), json!({"password": {"hush": "hush"}})] {
+        stage.manifest("shop", "s.yaml", &[refused(data)]);
+        let bad = stage.push("refused");
+        stage.device.wait_stalled(&good, &bad, 60);
+        for args in [&["status", "-o", "json"][..], &["status"], &["diff"], &["history"]] {
+            shown.push_str(&String::from_utf8_lossy(&stage.device.call(args).stdout));
+        }
+    }
+    shown.push_str(&stage.device.log());
     for value in ["hush", "Zmlyc3QtaHVzaA", "ZHJpZnQtaHVzaA", "c2Vjb25kLWh1c2g"] {
         assert!(!shown.contains(value), "{value} is shown");
     }
@@ -317,6 +324,8 @@ fn compose_and_kubernetes_move_and_go_back_together() {
     stage.manifest("shop", "x.yaml", &[config_map("map", "2")]);
     stage.repo.write("apps/till/compose.yaml", &compose("2", "\"false\""));
     let bad = stage.push("bad till");
+    let map = || cluster.get(&stage.space, "configmap", "map")["data"]["value"].clone();
+    until("the map moves with it", LONG, || (map() == "2").then_some(()));
     stage.device.wait_stalled(&good, &bad, 90);
     assert_eq!(cluster.get(&stage.space, "configmap", "map")["data"]["value"], "1", "it went back with the till");
     until("the till is back", LONG, || (page().as_deref() == Some("web 1\n")).then_some(()));
@@ -443,28 +452,45 @@ fn kill_minus_nine_at_any_step_of_an_apply_of_two_hundred_objects() {
             .to_string(),
     );
     let rounds = if std::env::var_os("BURGEE_PROVE").is_some() { 20 } else { 4 };
-    let mut seed = 7u64;
+    let (mut seed, mut fell) = (7u64, 0);
     for round in 0..rounds {
-        // A third of the names change with each round: objects come, change and go.
+        // A third of the names change with each round: objects of several ranks come, change and go.
         let objects: Vec<Value> = (0..200)
-            .map(|n| config_map(&format!("m-{}", if n % 3 == 0 { n + 1000 * round } else { n }), &round.to_string()))
+            .map(|n| {
+                let (name, value) = (format!("m-{}", if n % 3 == 0 { n + 1000 * round } else { n }), round.to_string());
+                let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "annotations": {"value": value}}});
+                if n % 4 == 3 { account } else { config_map(&name, &value) }
+            })
             .collect();
         stage.manifest("shop", "x.yaml", &objects);
+        let before = stage.device.log().len();
         let head = stage.push(&format!("round {round}"));
+        let since = |stage: &Stage, what: &str| stage.device.log()[before..].matches(what).count();
         for _ in 0..3 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            std::thread::sleep(Duration::from_millis(150 + seed % 900));
+            // After that many steps more.
+            let steps = since(&stage, "\"message\":\"step\"") + 4 + (seed >> 33) as usize % 45;
+            let over = |stage: &Stage| since(stage, "\"to\":\"Probing\"") > 0;
+            until("it has made so many steps", LONG, || {
+                (over(&stage) || since(&stage, "\"message\":\"step\"") >= steps).then_some(())
+            });
             stage.device.kill();
+            fell += usize::from(!over(&stage));
             stage.start();
         }
         stage.device.wait_steady(&head, 120);
-        let text =
-            cluster.kubectl(&["-n", &stage.space, "get", "configmap", "-l", "burgee.dev/app=shop", "-o", "json"]);
-        let found: Value = serde_json::from_str(&text).expect("JSON");
-        let items = found["items"].as_array().expect("items");
+        let found = |kind: &str| -> Value {
+            let text = cluster.kubectl(&["-n", &stage.space, "get", kind, "-l", "burgee.dev/app=shop", "-o", "json"]);
+            serde_json::from_str(&text).expect("JSON")
+        };
+        let (maps, accounts) = (found("configmap"), found("serviceaccount"));
+        let (maps, accounts) = (maps["items"].as_array().expect("items"), accounts["items"].as_array().expect("items"));
         let expected = round.to_string();
-        assert_eq!(items.len(), 200, "round {round}: nothing is missing, nothing orphaned");
-        assert!(items.iter().all(|item| item["data"]["value"].as_str() == Some(expected.as_str())), "round {round}");
+        assert_eq!((maps.len(), accounts.len()), (150, 50), "round {round}: nothing is missing, nothing orphaned");
+        assert!(maps.iter().all(|item| item["data"]["value"].as_str() == Some(expected.as_str())), "round {round}");
+        let value = |item: &Value| item["metadata"]["annotations"]["value"].as_str() == Some(expected.as_str());
+        assert!(accounts.iter().all(value), "round {round}");
         assert_eq!(cluster.get(&stage.space, "configmap", "foreign")["metadata"]["name"], "foreign");
     }
+    assert!(fell >= 2 * rounds, "only {fell} of {} kills fell into an apply", 3 * rounds);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::between::{Between, Fault};
 use harness::clock::{EPOCH, RIGHT, set, told};
-use harness::cluster::Cluster;
+use harness::cluster::{Cluster, Rules};
 use harness::kube_stage::{Stage, config_map};
 use harness::net::forward;
 use harness::stage::condition;
@@ -220,15 +220,17 @@ fn a_busy_server_is_asked_again_and_a_namespace_too_many_is_passed_by() {
     stage.manifest("shop", "x.yaml", &maps("1"));
     stage.pushed("first");
     assert_eq!(cluster.get("", "clusterrole", &space)["metadata"]["labels"]["burgee.dev/app"], "shop");
-    between.set(Fault::Busy);
-    stage.manifest("shop", "x.yaml", &maps("2"));
-    stage.pushed("second");
-    let refused = between.asked().iter().filter(|line| line.ends_with(" 503")).count();
-    assert!(refused > 0, "it was never busy");
-    // Within the requests: no pass failed for it.
-    let log = stage.device.log();
-    assert!(!log.contains("planning anew") && !log.contains("trying again later"), "{log}");
-    assert_eq!(cluster.get(&space, "configmap", "map-11")["data"]["value"], "2");
+    for (fault, value, status) in [(Fault::Busy, "2", " 503"), (Fault::TooMany, "3", " 429")] {
+        between.set(fault);
+        stage.manifest("shop", "x.yaml", &maps(value));
+        stage.pushed(value);
+        let refused = between.asked().iter().filter(|line| line.ends_with(status)).count();
+        assert!(refused > 0, "it was never busy: {fault:?}");
+        // Within the requests: no pass failed for it.
+        let log = stage.device.log();
+        assert!(!log.contains("planning anew") && !log.contains("trying again later"), "{log}");
+        assert_eq!(cluster.get(&space, "configmap", "map-11")["data"]["value"], value);
+    }
     stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: []\n");
     between.set(Fault::None);
     stage.pushed("leaves");
@@ -302,8 +304,8 @@ fn a_warm_agent_takes_an_empty_list_for_no_truth() {
     until("it is healthy", LONG, || (health(&stage)? == "healthy").then_some(()));
     let lists = || between.asked().iter().filter(|line| line.contains("/configmaps?limit=")).count();
     let before = lists();
-    // Its watch breaks off, and what it lists anew is empty.
-    between.set(Fault::EmptyList);
+    // Where its watch was is forgotten, and what it lists anew is empty.
+    between.set(Fault::Forgetful);
     until("it has listed anew", LONG, || (lists() > before).then_some(()));
     never("it takes that for the truth", Duration::from_secs(5), || health(&stage).is_some_and(|it| it == "missing"));
     between.set(Fault::None);
@@ -401,4 +403,35 @@ fn a_revision_is_not_blocked_for_what_it_leaves_or_gives_up() {
     stage.pushed("the port moves");
     assert_eq!(cluster.get(&space, "service", "new")["spec"]["ports"][0]["nodePort"], port);
     assert_eq!(cluster.get(&space, "service", "old"), Value::Null);
+}
+
+#[test]
+fn a_token_file_is_read_anew_and_a_right_that_is_missing_is_hinted_at() {
+    let cluster = Cluster::shared();
+    let space = cluster.namespace();
+    let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let everywhere = |rules: &Value| Rules { namespaced: vec![], everywhere: Some(rules.clone()) };
+    let token = |path: &std::path::Path| {
+        let config: Value = serde_json::from_str(&std::fs::read_to_string(path).expect("a kubeconfig")).expect("JSON");
+        (config["users"][0]["user"]["token"].as_str().expect("a token").to_owned(), config)
+    };
+    let few = json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}]);
+    let (weak, mut config) = token(&cluster.user(&space, "weak", &everywhere(&few)));
+    let (strong, _) = token(&cluster.user(&space, "strong", &everywhere(&all)));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, path) = (folder.path().join("token"), folder.path().join("kubeconfig"));
+    std::fs::write(&file, weak).expect("a token");
+    config["users"][0]["user"] = json!({"tokenFile": file});
+    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
+    let mut stage = Stage::by(&path, &cluster.kubectl_program(), space, &[("shop", "")], "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    let first = stage.push("first");
+    let status =
+        stage.device.wait("it is refused", 30, |status| status["conditions"].to_string().contains("forbidden"));
+    assert!(status["conditions"].to_string().contains("(RBAC)"), "{status:#}");
+    // Another one is in the file by the time that the server takes this one no longer.
+    std::fs::write(&file, strong).expect("a token");
+    cluster.kubectl(&["-n", &stage.space, "delete", "serviceaccount", "weak"]);
+    stage.device.wait_steady(&first, 90);
+    assert_eq!(value(cluster, &stage.space, "map"), "1");
 }

@@ -242,3 +242,77 @@ fn a_claim_is_as_well_as_its_storage_class_lets_it_be() {
         assert!(status["conditions"].to_string().contains(words), "{status:#}");
     }
 }
+
+#[test]
+fn every_kind_of_workload_is_as_well_as_its_pods() {
+    let cluster = Cluster::shared_with_node();
+    cluster.image("localhost/web:1", &[("www/index.html", "one")]);
+    let mut stage = Stage::new(cluster, &[("shop", "health: {timeout: 40s, soak: 1s}\n")]);
+    let pods = |name: &str, command: &str, restart: &str| {
+        json!({
+            "metadata": {"labels": {"app": name}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1, "restartPolicy": restart,
+                "containers": [{"name": "c", "image": "localhost/web:1", "imagePullPolicy": "IfNotPresent", "command": ["/bin/sh", "-c", command]}],
+            },
+        })
+    };
+    let with = |api: &str, kind: &str, name: &str, mut spec: Value| {
+        if spec["selector"] == "own" {
+            spec["selector"] = json!({"matchLabels": {"app": name}});
+        }
+        json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    };
+    let job = |name: &str, command: &str| {
+        with("batch/v1", "Job", name, json!({"backoffLimit": 0, "template": pods(name, command, "Never")}))
+    };
+    let all = [
+        with(
+            "apps/v1",
+            "StatefulSet",
+            "set",
+            json!({"serviceName": "set", "selector": "own", "template": pods("set", "exec sleep 600", "Always")}),
+        ),
+        with(
+            "apps/v1",
+            "DaemonSet",
+            "every",
+            json!({"selector": "own", "template": pods("every", "exec sleep 600", "Always")}),
+        ),
+        with("policy/v1", "PodDisruptionBudget", "set", json!({"minAvailable": 1, "selector": "own"})),
+        with(
+            "networking.k8s.io/v1",
+            "Ingress",
+            "way",
+            json!({"defaultBackend": {"service": {"name": "set", "port": {"number": 80}}}}),
+        ),
+        job("once", "exit 0"),
+    ];
+    stage.manifest("shop", "x.yaml", &all);
+    let good = stage.pushed("all of them");
+    let names = ["statefulset/set", "daemonset/every", "job/once"];
+    let ready = |path: &str, name: &str| {
+        cluster.kubectl(&["-n", &stage.space, "get", name, "-o", &format!("jsonpath={{{path}}}")])
+    };
+    assert_eq!(ready(".status.readyReplicas", names[0]), "1");
+    assert_eq!(ready(".status.numberReady", names[1]), "1");
+    assert_eq!(ready(".status.succeeded", names[2]), "1");
+    for (bad, words) in [
+        (job("fails", "exit 3"), "Job.batch"),
+        (
+            with(
+                "apps/v1",
+                "StatefulSet",
+                "sick",
+                json!({"serviceName": "sick", "selector": "own", "template": pods("sick", "exit 3", "Always")}),
+            ),
+            "StatefulSet.apps",
+        ),
+    ] {
+        stage.app("shop", "health: {timeout: 8s, soak: 1s}\n");
+        stage.manifest("shop", "x.yaml", &[&all[..], &[bad]].concat());
+        let head = stage.push(words);
+        let status = stage.device.wait_stalled(&good, &head, 90);
+        assert!(status["conditions"].to_string().contains(words), "{status:#}");
+    }
+}

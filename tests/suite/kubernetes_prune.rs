@@ -311,3 +311,25 @@ fn a_namespace_that_comes_too_late_is_refused_before_anything_changed() {
     stage.pushed("in time");
     assert!(is_alive(cluster, &home, "configmap", "there"));
 }
+
+#[test]
+fn more_than_may_go_stays_until_an_operator_says_so() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "prune: {maxDelete: 1}\n")]);
+    let names = ["a", "b", "c", "d"];
+    let maps = |names: &[&str]| names.iter().map(|name| config_map(name, "1")).collect::<Vec<_>>();
+    stage.manifest("shop", "x.yaml", &maps(&names));
+    stage.pushed("four");
+    stage.manifest("shop", "x.yaml", &maps(&names[..3]));
+    stage.pushed("one goes");
+    assert!(!is_alive(cluster, &stage.space, "configmap", "d"));
+    stage.manifest("shop", "x.yaml", &maps(&names[..1]));
+    stage.pushed("two go");
+    stage.device.wait("it says so", 30, |status| status["conditions"].to_string().contains("PruneLimited"));
+    compared(&stage);
+    assert!(["a", "b", "c"].iter().all(|name| is_alive(cluster, &stage.space, "configmap", name)));
+    assert!(stage.device.call(&["sync", "--prune"]).status.success());
+    until("an operator said so", LONG, || (!is_alive(cluster, &stage.space, "configmap", "b")).then_some(()));
+    until("all that should", LONG, || (!is_alive(cluster, &stage.space, "configmap", "c")).then_some(()));
+    assert!(is_alive(cluster, &stage.space, "configmap", "a"));
+}
