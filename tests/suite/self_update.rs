@@ -213,8 +213,14 @@ fn one_that_never_reaches_the_repository_goes_back_by_itself_and_is_blocked_the_
     let message = wait_reason(&updates, "NotInTime", 40);
     assert!(message.contains("tried again"), "{message}");
     assert_eq!(updates.supervisor().starts(), 1, "it went back by itself");
-    // After 10 s, and after 20 more.
+    // After 10 s, and after 20 more, however often something else is pushed.
+    let mut pushed = Instant::now();
     until("it is blocked", Duration::from_secs(120), || {
+        if pushed.elapsed() > Duration::from_secs(4) {
+            updates.stage.content(&format!("{:?}", pushed.elapsed()), true);
+            updates.stage.push("something else");
+            pushed = Instant::now();
+        }
         updates.record()["failed"].as_array()?.iter().any(|failed| failed["blocked"] == true).then_some(())
     });
     updates.stage.device.wait_steady(&updates.stage.repo.git(&["rev-parse", "HEAD"]), 20);

@@ -21,6 +21,7 @@ mod renew;
 mod status;
 mod steps;
 mod tally;
+mod trial;
 mod wake;
 mod watch;
 mod work;

@@ -1,5 +1,6 @@
 //! The agent's own version: what the accepted revision says of it, its
-//! download, the moment to begin anew with it, and whether it proved itself.
+//! download, and the moment to begin anew with it. Whether it proves itself then
+//! is seen in [`super::trial`].
 //!
 //! Beside the phases, not one of them: an agent that can't be had keeps no
 //! revision back, and a revision that fails takes no agent with it.
@@ -19,25 +20,25 @@ use super::core::{Core, GATE, Input};
 use super::gate::{explain, gate};
 use super::record::note;
 use crate::config::settings::UpdateSettings;
-use crate::phase::{Event, Phase};
+use crate::phase::Phase;
 use crate::ports::journal::State;
 use crate::ports::uplink::Uplink;
 use crate::retry::Backoff;
 use crate::update::download::download;
 use crate::update::preflight::{Unfit, preflight};
 use crate::update::record::{Program, Record, Trial};
-use crate::update::start::{Launched, digest_of, passed};
+use crate::update::start::{Launched, digest_of};
 use crate::update::{self, MACHINE};
 
 const RETRY: Backoff = Backoff { base: Duration::from_secs(30), cap: Duration::from_secs(3600) };
-const CONDITION: &str = "AgentUpdated";
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const CONDITION: &str = "AgentUpdated";
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// See the module.
 pub(crate) struct Renewal {
-    settings: UpdateSettings,
+    pub(super) settings: UpdateSettings,
     launched: Launched,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     /// Whose word was asked for, and whose was read.
     asked: Option<Revision>,
     read: Option<Revision>,
@@ -48,10 +49,13 @@ pub(crate) struct Renewal {
     download: Option<AbortHandle>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// Of a program that was not in time once, how often, and when it is tried
+    /// again: a newer commit with the same word does not begin the wait anew.
+    waits: Option<((Digest, u32), Instant)>,
     /// The moment is tried again then.
     gate_at: Option<Instant>,
     /// Until when this agent has to be healthy.
-    trial_until: Option<Instant>,
+    pub(super) trial_until: Option<Instant>,
 }
 
 /// What the accepted revision wants this machine to run.
@@ -92,6 +96,7 @@ impl Renewal {
             download: None,
             failures: 0,
             retry_at: None,
+            waits: None,
             gate_at: None,
             trial_until,
         }
@@ -103,6 +108,7 @@ impl Renewal {
         self.give_up_download();
         self.failures = 0;
         self.retry_at = None;
+        self.waits = None;
         self.gate_at = None;
         let cleared = Record::read(&self.folder).and_then(|mut record| {
             if record.failed.is_empty() {
@@ -310,7 +316,13 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         // One that was not in time, perhaps through nobody's fault, waits longer each time.
         if let Some(failed) = record.failure(&sha256) {
             say(&failed.reason, format!("{}; it is tried again", failed.message));
-            self.renewal.retry_at = Some(Instant::now() + self.renewal.settings.limit * failed.times);
+            let which = (sha256, failed.times);
+            let at = match self.renewal.waits {
+                Some((waits, at)) if waits == which => at,
+                _ => Instant::now() + self.renewal.settings.limit * failed.times,
+            };
+            self.renewal.waits = Some((which, at));
+            self.renewal.retry_at = Some(at);
         }
         // The package's own program needs no download and no trial.
         let ready = word.base == Some(sha256);
@@ -381,75 +393,6 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         true
     }
 
-    /// Whether this agent has proved itself, or is to give up.
-    fn on_trial(&mut self, until: Instant) -> bool {
-        let state = self.context.state();
-        let reached = self.polling.has_answered() && self.polling.link() == LinkState::Up;
-        let seen = state.phase.at().is_none() || self.context.is_observed();
-        if reached && seen {
-            self.pass(&state);
-            return false;
-        }
-        let lacks = match (reached, seen) {
-            (false, _) => "it has not reached the fleet repository yet",
-            (_, false) => "it has not seen yet what runs",
-            (true, true) => "",
-        };
-        let left = until.saturating_duration_since(Instant::now()).as_secs();
-        if left > 0 {
-            self.context.set(CONDITION, false, "OnTrial", format!("agent {VERSION} is on trial: {lacks}"));
-            return false;
-        }
-        tracing::error!(version = VERSION, lacks, "this agent did not become healthy in time; going back");
-        let limit = self.renewal.settings.limit.as_secs();
-        // Perhaps nobody could: it is tried again, and blocked after the third time.
-        self.remember(|record| {
-            if let Some(trial) = record.trial.take() {
-                let message = format!("agent {} was not healthy within {limit} s: {lacks}", trial.program.version);
-                record.fail(trial.program, "NotInTime", message, false);
-            }
-        })
-    }
-
-    fn pass(&mut self, state: &State) {
-        let mut program = None;
-        let folder = self.renewal.folder.clone();
-        let recorded = self.remember(|record| {
-            let Some(trial) = record.trial.take() else { return };
-            let old = record.current.replace(trial.program.clone());
-            record.failed.retain(|failed| failed.program != trial.program);
-            // The one before stays until the next; older ones go.
-            let keep = [Some(trial.program.sha256), old.map(|old| old.sha256)];
-            sweep(&folder, &keep);
-            program = Some(trial.program);
-        });
-        if !recorded {
-            // Without the record the next start would count against it: tried again.
-            return;
-        }
-        passed();
-        self.renewal.trial_until = None;
-        self.context.clear(CONDITION);
-        let Some(program) = program else { return };
-        tracing::info!(version = program.version, "this agent is healthy and stays");
-        let now = self.context.now();
-        let accepted = state.accepted.as_ref().map(|accepted| accepted.revision.clone());
-        let unread = accepted.clone().filter(|accepted| {
-            state.blocked.iter().any(|blocked| blocked.revision == *accepted && blocked.reason == "NotRendered")
-        });
-        let _ = self.context.commit(None, |state| {
-            if let Some(accepted) = &accepted {
-                note(state, now, accepted, "agent-updated", &format!("agent {} is healthy", program.version));
-            }
-            // What the old one could not read, this one may.
-            state.blocked.retain(|blocked| Some(&blocked.revision) != unread.as_ref());
-        });
-        if let Some(unread) = unread {
-            self.advance(Event::Target(unread), None, |_| {});
-        }
-        self.say(accepted.as_ref(), "agent-updated", &format!("agent {} is healthy", program.version));
-    }
-
     /// The hub and the history hear of each failure once.
     fn tell_failures(&mut self) {
         let mut untold = Vec::new();
@@ -474,7 +417,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
     }
 
     /// Changes the record. False: it could not be, which a condition says.
-    fn remember(&self, change: impl FnOnce(&mut Record)) -> bool {
+    pub(super) fn remember(&self, change: impl FnOnce(&mut Record)) -> bool {
         let folder = &self.renewal.folder;
         let done = Record::read(folder).and_then(|mut record| {
             change(&mut record);
@@ -499,15 +442,4 @@ fn unreadable(folder: &std::path::Path, error: &std::io::Error) -> String {
 /// The digest of the program that this process runs.
 fn running() -> Option<Digest> {
     digest_of(&std::env::current_exe().ok()?).ok()
-}
-
-/// Removes the programs that nothing names.
-fn sweep(folder: &std::path::Path, keep: &[Option<Digest>]) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(digest) = name.parse::<Digest>() else { continue };
-        if !keep.contains(&Some(digest)) {
-            drop(std::fs::remove_file(entry.path()));
-        }
-    }
 }

@@ -125,29 +125,12 @@ fn brought<'a>(beside: &'a [DesiredApp], app: &str, bringing: &BTreeSet<String>)
 
 #[cfg(test)]
 mod tests {
-    use fleet::desired::{
-        AppSpec, DesiredApp, DriftMode, DriftPolicy, FilesSpec, HealthPolicy, Limit, OnFailure, PrunePolicy,
-    };
-    use fleet::digest::Digest;
-
+    use super::super::objects::tests::app;
     use super::{Brought, brought};
-
-    fn app(name: &str) -> DesiredApp {
-        DesiredApp {
-            name: name.parse().unwrap(),
-            depends_on: vec![],
-            spec: AppSpec::Files(FilesSpec::default()),
-            health: HealthPolicy { timeout_ms: 0, soak_ms: 0, checks: vec![] },
-            drift: DriftPolicy { mode: DriftMode::Correct, ignore: vec![] },
-            prune: PrunePolicy { enabled: true, max_delete: Limit::Percent(50), keep: vec![] },
-            on_failure: OnFailure::Rollback,
-            digest: Digest::of(name.as_bytes()),
-        }
-    }
 
     #[test]
     fn where_a_namespace_comes_from() {
-        let beside = ["base", "shop", "zoo"].map(app);
+        let beside = ["base", "shop", "zoo"].map(|name| app(name, None, false));
         let cases: [(&[&str], Brought<'_>); 5] = [
             (&["shop"], Brought::InTime),
             (&["base"], Brought::InTime),

@@ -255,7 +255,7 @@ fn encode(secret: &mut Value) {
 pub(super) type Claims = BTreeMap<ObjectId, fleet::name::AppName>;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use fleet::desired::{
         AppSpec, DesiredApp, DriftMode, DriftPolicy, HealthPolicy, KubernetesSpec, Limit, OnFailure, PrunePolicy,
     };
@@ -264,7 +264,7 @@ mod tests {
     use super::{brings, replaceable};
 
     /// An app with a namespace, which it asks for or not.
-    fn app(name: &str, namespace: Option<&str>, create_namespace: bool) -> DesiredApp {
+    pub(in super::super) fn app(name: &str, namespace: Option<&str>, create_namespace: bool) -> DesiredApp {
         let spec = KubernetesSpec {
             namespace: namespace.map(str::to_owned),
             create_namespace,
