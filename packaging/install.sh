@@ -14,8 +14,8 @@
 #   --root FOLDER        installs into the root of an image; nothing is started
 #   --no-start           enables the services, but does not start them
 #   --allow-downgrade    takes a version that is older than what is installed
-#   --purge              uninstall: settings and state of what is uninstalled,
-#                        too, or of the parts that are named
+#   --purge              uninstall: settings and state, too; with parts, what they
+#                        left when they were uninstalled before
 #   --help
 #
 # Nothing is unpacked, and nothing runs, before its checksum is found in
@@ -104,6 +104,13 @@ if [ "$command" = uninstall ]; then
   elif [ -z "$purge" ] || [ -z "$parts" ]; then
     fail 1 "nothing is installed below $root$prefix" "--prefix, or the package manager where it came as a package; uninstall --purge agent takes what an uninstalled agent left"
   fi
+  # Who names a part may mean that one alone.
+  for part in ${parts:+$had}; do
+    case " $parts " in
+      *" $part "*) ;;
+      *) fail 2 "uninstall takes all that was installed: $had" "name no part, or all of them" ;;
+    esac
+  done
   for part in $had $parts; do
     if runs_unheld "$part"; then fail 1 "burgee-$part runs" "have your init stop it first"; fi
     if [ -n "$purge" ] && [ -e "$root/usr/bin/burgee-$part" ]; then

@@ -232,6 +232,8 @@ fn installs_upgrades_and_uninstalls_in_an_image() {
     stage.refuses("a package's state", &next, &["uninstall", "--purge"], 1, "is installed as a package");
     fs::remove_file(at("usr/bin/burgee-hub")).expect("a file");
 
+    stage.refuses("one of several", &next, &["uninstall", "--purge", "hub"], 2, "takes all that was installed");
+
     // Gone, but for settings and state; then those, too, but nobody else's file.
     stage.installs(&next, &["uninstall"]);
     let left: Vec<_> = stage.files().into_iter().map(|(path, _)| path).collect();
