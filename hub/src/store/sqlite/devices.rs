@@ -136,43 +136,39 @@ pub(super) async fn count(pool: &SqlitePool, filter: &DeviceFilter) -> Result<u6
     Ok(unsigned(count))
 }
 
+/// Counts of the fleet. The index `devices_axes` answers them alone.
+pub(super) const SIZES: &str = "SELECT count(*) FILTER (WHERE state = 'accepted'), \
+     count(*) FILTER (WHERE state = 'lobby'), \
+     count(*) FILTER (WHERE state = 'accepted' AND last_seen >= ?1), \
+     count(*) FILTER (WHERE state = 'accepted' AND last_seen < ?1), \
+     count(*) FILTER (WHERE state = 'accepted' AND twin_seen >= ?1) FROM devices";
+pub(super) const PHASES: &str =
+    "SELECT coalesce(phase, 'unknown'), count(*) FROM devices WHERE state = 'accepted' GROUP BY 1";
+pub(super) const SYNC: &str = "SELECT sync, count(*) FROM devices WHERE state = 'accepted' GROUP BY 1";
+pub(super) const HEALTH: &str = "SELECT health, count(*) FROM devices WHERE state = 'accepted' GROUP BY 1";
+pub(super) const REVISIONS: &str = "SELECT revision, count(*) AS n FROM devices \
+     WHERE state = 'accepted' AND revision IS NOT NULL GROUP BY 1 ORDER BY n DESC, 1 LIMIT 12";
+
 async fn groups(pool: &SqlitePool, sql: &'static str) -> Result<Vec<Group>, StoreError> {
     let rows: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(pool).await.map_err(query("counting the fleet"))?;
     Ok(rows.into_iter().map(|(key, count)| Group { key, count: unsigned(count) }).collect())
 }
 
 pub(super) async fn counts(pool: &SqlitePool, silent_before: Timestamp) -> Result<FleetCounts, StoreError> {
-    let (accepted, lobby, heard, silent, copied): (i64, i64, i64, i64, i64) = sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE state = 'accepted'), count(*) FILTER (WHERE state = 'lobby'), \
-         count(*) FILTER (WHERE state = 'accepted' AND last_seen >= ?1), \
-         count(*) FILTER (WHERE state = 'accepted' AND last_seen < ?1), \
-         count(*) FILTER (WHERE state = 'accepted' AND twin_seen >= ?1) FROM devices",
-    )
-    .bind(millis(silent_before))
-    .fetch_one(pool)
-    .await
-    .map_err(query("counting the fleet"))?;
+    let (accepted, lobby, heard, silent, copied): (i64, i64, i64, i64, i64) =
+        sqlx::query_as(SIZES).bind(millis(silent_before)).fetch_one(pool).await.map_err(query("counting the fleet"))?;
     let (accepted, heard, silent) = (unsigned(accepted), unsigned(heard), unsigned(silent));
     Ok(FleetCounts {
         accepted,
         lobby: unsigned(lobby),
-        phases: groups(
-            pool,
-            "SELECT coalesce(phase, 'unknown'), count(*) FROM devices WHERE state = 'accepted' GROUP BY 1",
-        )
-        .await?,
-        sync: groups(pool, "SELECT sync, count(*) FROM devices WHERE state = 'accepted' GROUP BY 1").await?,
-        health: groups(pool, "SELECT health, count(*) FROM devices WHERE state = 'accepted' GROUP BY 1").await?,
+        phases: groups(pool, PHASES).await?,
+        sync: groups(pool, SYNC).await?,
+        health: groups(pool, HEALTH).await?,
         heard,
         silent,
         copied: unsigned(copied),
         unheard: accepted.saturating_sub(heard).saturating_sub(silent),
-        revisions: groups(
-            pool,
-            "SELECT revision, count(*) AS n FROM devices WHERE state = 'accepted' AND revision IS NOT NULL \
-             GROUP BY 1 ORDER BY n DESC, 1 LIMIT 12",
-        )
-        .await?,
+        revisions: groups(pool, REVISIONS).await?,
     })
 }
 

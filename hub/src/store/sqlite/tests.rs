@@ -4,6 +4,7 @@ use fleet::wire::report::{Answer, Event, Report, ReportBody, Run};
 use jiff::{Timestamp, ToSpan};
 
 use super::SqliteStore;
+use super::devices::{HEALTH, PHASES, REVISIONS, SIZES, SYNC};
 use crate::axes::LinkAxis;
 use crate::store::{
     Device, DeviceFilter, DeviceState, NewCommand, NewDevice, NewToken, Outcome, Place, Store, Taken, TokenUse,
@@ -311,4 +312,27 @@ async fn what_was_stored_before_there_were_runs_still_counts() {
     assert_eq!(stored.acks[0].known, Place { epoch: 4, counter: 2 });
     let device = get(&store, "d").await;
     assert!(device.status.is_some() && device.twin.is_none());
+}
+
+/// What a page asks for over and over is answered by an index: in the table
+/// lies each device's whole status.
+#[tokio::test]
+async fn counts_read_an_index_alone() {
+    let (_folder, store) = open().await;
+    let plan = async |sql: &str| {
+        let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sql).bind(1).fetch_all(&store.pool).await.expect("a plan");
+        rows.into_iter().map(|(.., step)| step).collect::<Vec<String>>().join("; ")
+    };
+    for sql in [SIZES, PHASES, SYNC, HEALTH, REVISIONS] {
+        let steps = plan(sql).await;
+        assert!(steps.contains("COVERING INDEX devices_axes"), "{sql}: {steps}");
+    }
+    let copied = "SELECT * FROM devices WHERE state = 'accepted' AND twin_seen >= ? ORDER BY name LIMIT 5";
+    let steps = plan(copied).await;
+    assert!(steps.contains("INDEX devices_copied") && !steps.contains("TEMP B-TREE"), "{steps}");
+    let list = "SELECT * FROM devices WHERE state = 'accepted' ORDER BY name LIMIT ?";
+    let steps = plan(list).await;
+    assert!(steps.contains("INDEX devices_state") && !steps.contains("TEMP B-TREE"), "{steps}");
 }
