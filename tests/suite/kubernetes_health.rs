@@ -316,3 +316,44 @@ fn every_kind_of_workload_is_as_well_as_its_pods() {
         assert!(status["conditions"].to_string().contains(words), "{status:#}");
     }
 }
+
+/// An extension of the API whose server nobody runs, or one that needs none.
+fn extension(group: &str, service: Option<&str>) -> Value {
+    let mut spec = json!({"group": group, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10});
+    if let Some(service) = service {
+        spec["service"] = json!({"name": service, "namespace": "default", "port": 443});
+        spec["insecureSkipTLSVerify"] = json!(true);
+    }
+    let name = format!("v1.{group}");
+    json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name}, "spec": spec})
+}
+
+#[test]
+fn an_extension_of_the_api_is_as_well_as_the_server_finds_it() {
+    // One that is down stands in the way of whoever asks what a server knows.
+    let cluster = Cluster::start();
+    cluster.apply(&extension("metrics.example.com", Some("gone")).to_string());
+    until("the server finds it down", LONG, || {
+        let found = cluster.get("default", "apiservice", "v1.metrics.example.com");
+        (found["status"]["conditions"][0]["status"] == "False").then_some(())
+    });
+    // Somebody else's does not concern us.
+    let mut stage = Stage::new(&cluster, &[("shop", "")]);
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1"), config_map("more", "1")]);
+    stage.pushed("first");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2"), extension("local.example.com", None)]);
+    let second = stage.pushed("one that needs no server");
+    assert_eq!(cluster.get(&stage.space, "configmap", "more"), Value::Null);
+    let status = stage.device.wait("it is healthy", 30, |status| status["apps"][0]["health"] == "healthy");
+    assert_eq!(status["apps"][0]["message"], Value::Null, "{status:#}");
+
+    // Our own, whose server is not there: not healthy in time, in the server's words.
+    stage.manifest("shop", "x.yaml", &[config_map("map", "3"), extension("own.example.com", Some("missing"))]);
+    let third = stage.push("one whose server is missing");
+    let status = stage.device.wait_stalled(&second, &third, 60);
+    let conditions = status["conditions"].to_string();
+    assert!(conditions.contains("v1.own.example.com") && conditions.contains("service/missing in"), "{status:#}");
+    assert_eq!(cluster.get(&stage.space, "configmap", "map")["data"]["value"], "2");
+    assert_eq!(cluster.get("default", "apiservice", "v1.own.example.com"), Value::Null);
+    assert_ne!(cluster.get("default", "apiservice", "v1.local.example.com"), Value::Null);
+}
