@@ -188,18 +188,32 @@ fn a_helm_chart_is_as_well_as_its_job() {
     let chart = |version: &str| json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", "metadata": {"name": "db"}, "spec": {"chart": "db", "version": version}});
     let mut stage = Stage::new(cluster, &[("shop", "health: {timeout: 30s, soak: 300ms}\n")]);
     let space = stage.space.clone();
-    // As k3s's controller does: a Job by this name, made anew for each change.
-    let install = |command: &str| {
+    // As k3s's controller does: a Job by this name, made anew for each change,
+    // that is let run when Kubernetes knows it.
+    let phase = |stage: &Stage| stage.device.status().expect("a status")["phase"].clone();
+    let install = |stage: &Stage, command: &str| {
         let _ = cluster.try_kubectl(&["delete", "job", "helm-install-db", "-n", &space, "--wait=true"]);
         let job = json!({
             "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "helm-install-db", "namespace": space},
-            "spec": {"backoffLimit": 0, "template": {"spec": {
+            "spec": {"suspend": true, "backoffLimit": 0, "template": {"spec": {
                 "restartPolicy": "Never",
                 "containers": [{"name": "helm", "image": "localhost/helm:1", "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", command]}],
             }}},
         });
         cluster.apply(&job.to_string());
         says(cluster, &space, "helmcharts.helm.cattle.io", "db", &json!({"jobName": "helm-install-db"}));
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(phase(stage), "probing", "that nothing was installed yet is no health");
+        cluster.kubectl(&[
+            "patch",
+            "job",
+            "helm-install-db",
+            "-n",
+            &space,
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"suspend":false}}"#,
+        ]);
     };
     let version = || cluster.get(&space, "helmcharts.helm.cattle.io", "db")["spec"]["version"].clone();
 
@@ -207,15 +221,15 @@ fn a_helm_chart_is_as_well_as_its_job() {
     let good = stage.push("first");
     until("it is applied", LONG, || (version() == "1").then_some(()));
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(stage.device.status().expect("a status")["phase"], "probing", "no Job, no health");
-    install("sleep 2; true");
+    assert_eq!(phase(&stage), "probing", "no Job, no health");
+    install(&stage, "sleep 2; true");
     stage.device.wait_steady(&good, 60);
 
     stage.manifest("shop", "x.yaml", &[chart("2")]);
     let bad = stage.push("second");
     until("it is applied", LONG, || (version() == "2").then_some(()));
     std::thread::sleep(Duration::from_secs(2));
-    install("echo INSTALLATION FAILED; exit 1");
+    install(&stage, "echo INSTALLATION FAILED; exit 1");
     let status = stage.device.wait_stalled(&good, &bad, 90);
     let said = status["conditions"].to_string();
     assert!(said.contains("HelmChart.helm.cattle.io") && said.contains("Job helm-install-db"), "{said}");

@@ -61,6 +61,8 @@ pub(super) fn helm_chart(object: &Value, job: Option<&Value>, now: Timestamp) ->
     let status = job_status(job);
     match status.state {
         State::Current => current(),
+        // Its controller makes it so, and lets it run a moment later: nobody paused anything.
+        State::Suspended => progress(&format!("its Job {name} is not let run yet")),
         state => make(state, &format!("Job {name}: {}", status.message)),
     }
 }

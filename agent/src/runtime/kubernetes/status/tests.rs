@@ -296,6 +296,10 @@ fn helm_charts() {
     check("{}", None, InProgress, "its install Job has not been made yet");
     check(chart, None, InProgress, "its Job helm-install-traefik does not exist");
     check(chart, Some(job("2026-05-01T09:00:01Z", complete)), Current, "");
+    let held = yaml(
+        "{apiVersion: batch/v1, kind: Job, metadata: {creationTimestamp: '2026-05-01T09:00:01Z'}, spec: {suspend: true}}",
+    );
+    check(chart, Some(held), InProgress, "its Job helm-install-traefik is not let run yet");
     check(
         chart,
         Some(job("2026-05-01T09:00:01Z", "active: 1")),
