@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
-use fleet::name::FleetName;
+use fleet::name::{DeviceName, FleetName};
 use fleet::wire::enroll::{EnrollRequest, EnrollResponse, EnrollState, refusal as reasons};
 use fleet::wire::token::TOKEN_LEEWAY;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::keys::{self, KeyError};
-use crate::store::{DeviceState, NewDevice, NewToken, Store, StoreError, Token, TokenUse};
+use crate::store::{DeviceState, Enrolled, NewDevice, NewToken, Store, StoreError, Token, TokenUse};
 
 /// How long a device in the lobby waits before it asks again.
 const LOBBY_RETRY_SECS: u64 = 15;
@@ -80,6 +80,12 @@ pub enum JoinRefused {
     /// The name is taken.
     #[error("a device of that name is enrolled with another key; an operator must remove it first")]
     Name,
+    /// The key is another device's.
+    #[error("this device's key is enrolled already, as {device}")]
+    Key {
+        /// That device.
+        device: DeviceName,
+    },
     /// The fleet is as large as the hub may make it.
     #[error("the hub takes no more devices")]
     Full,
@@ -96,6 +102,7 @@ impl JoinRefused {
             Self::Fleet { .. } => reasons::FLEET,
             Self::Label { .. } => reasons::LABEL,
             Self::Name => reasons::NAME,
+            Self::Key { .. } => reasons::KEY,
             Self::Full => reasons::FULL,
         }
     }
@@ -161,12 +168,13 @@ pub async fn enroll<S: Store>(
         token: token.id.clone(),
         now,
     };
-    if store.enroll(&device).await? {
-        Ok(Ok(answer(state, device.labels, terms)))
-    } else {
-        store.unuse_token(&token.id).await?;
-        Ok(Err(JoinRefused::Name))
-    }
+    let refused = match store.enroll(&device).await? {
+        Enrolled::Done => return Ok(Ok(answer(state, device.labels, terms))),
+        Enrolled::NameTaken => JoinRefused::Name,
+        Enrolled::KeyOf(device) => JoinRefused::Key { device },
+    };
+    store.unuse_token(&token.id).await?;
+    Ok(Err(refused))
 }
 
 fn check_request(request: &EnrollRequest, terms: &Terms<'_>, now: Timestamp) -> Result<(), JoinRefused> {
@@ -310,10 +318,15 @@ mod tests {
         let name = "a".parse().expect("a name");
         bench.store.set_state(&name, DeviceState::Removed, bench.now).await.expect("removes");
         assert_eq!(bench.ask(&bench.request("a", 3, &many), 3).await, Ok(EnrollState::Accepted), "replaced");
-        for name in ["b", "c", "d"] {
-            assert_eq!(bench.ask(&bench.request(name, 5, &many), 5).await, Ok(EnrollState::Accepted));
+        // Two devices with one key would be one to whoever checks a signature.
+        let copied = |device: &str| Err(JoinRefused::Key { device: device.parse().expect("a name") });
+        let last = bench.token(Some(1), &[], false).await;
+        assert_eq!(bench.ask(&bench.request("b", 3, &last), 3).await, copied("a"), "a copy");
+        for (name, seed) in [("b", 4), ("c", 5), ("d", 6)] {
+            let token = if name == "b" { &last } else { &many };
+            assert_eq!(bench.ask(&bench.request(name, seed, token), seed).await, Ok(EnrollState::Accepted), "{name}");
         }
-        assert_eq!(bench.ask(&bench.request("e", 5, &many), 5).await, Err(JoinRefused::Full));
+        assert_eq!(bench.ask(&bench.request("e", 7, &many), 7).await, Err(JoinRefused::Full));
     }
 
     #[tokio::test]

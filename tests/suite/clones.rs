@@ -145,6 +145,41 @@ fn a_copy_is_noticed_and_mended_over_http() {
 }
 
 #[test]
+fn a_copy_under_another_name_takes_no_key_with_it() {
+    let hub = Hub::start("");
+    let mut stage = Stage::joined(&hub, often);
+    stage.device.stop();
+    let mut copy = copied(&stage, &hub);
+    rename(&copy, "store-1", "copy");
+    stage.device.start();
+    copy.start();
+    let status = copy.wait("it says what it is", 60, |status| condition(status, "Enrolled").is_some());
+    let said = condition(&status, "Enrolled").expect("said");
+    assert_eq!(said["reason"], "OtherName");
+    assert!(said["message"].as_str().is_some_and(|text| text.contains("enroll --new-identity")), "{said}");
+
+    copy.stop();
+    let token = hub.token(&["--uses", "1"]);
+    let trust = copy.folder.join("allowed_signers").display().to_string();
+    let url = hub.url();
+    let enroll = |more: &[&str]| {
+        let output = copy.call(&[&["enroll", "--hub", &url, "--token", &token, "--trust", &trust], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = enroll(&[]);
+    assert!(code == Some(1) && said.contains("enrolled already, as store-1"), "{said}");
+    assert!(said.contains("enroll --new-identity") && said.contains("device remove"), "{said}");
+    assert!(!hub.done(&["device", "list"]).contains("copy"), "nothing came of it");
+    let (code, said) = enroll(&["--new-identity"]);
+    assert_eq!(code, Some(0), "{said}");
+    copy.start();
+    let revision = both(&stage, &copy, "two");
+    for name in ["store-1", "copy"] {
+        until("each is heard alone", Duration::from_secs(90), || (heard(&hub, name, &revision) == 1).then_some(()));
+    }
+}
+
+#[test]
 fn a_restored_disk_is_no_copy_and_loses_no_report() {
     let hub = Hub::start("");
     let mut stage = Stage::joined(&hub, often);

@@ -134,6 +134,37 @@ fn a_line_of_devices_names_and_enrols_itself() {
 }
 
 #[test]
+fn a_key_that_an_image_brought_along_is_left_to_its_first_device() {
+    let hub = hub();
+    let token = hub.token(&[]);
+    let mut first = Image::new("till-1", &token, hub);
+    first.stage.push("one");
+    first.stage.device.start();
+    assert_eq!(first.enrolled(), "till-1");
+    let key = std::fs::read(first.stage.device.store().join("device.key")).expect("a key");
+
+    // The image was booted once, before it was copied: it had a key, and no hub yet.
+    let Image { hub, stage: former, .. } = &mut first;
+    former.device.stop();
+    let second = former.device.folder.parent().expect("a folder").join("second");
+    std::fs::create_dir_all(second.join("store-2/store")).expect("a folder");
+    let setup = Setup::new("store-2", &former.forge.url(), &former.repo.signer.line()).poll(2);
+    let file = second.join("join-token");
+    std::fs::write(&file, &token).expect("the join token");
+    let setup = setup.with(&format!("[hub]\nurl = \"{}\"\ntoken_file = \"{}\"", hub.url(), file.display()));
+    let mut device = Device::new(&second, &setup);
+    std::fs::write(device.store().join("device.key"), &key).expect("the image's key");
+    run(Command::new("chmod").arg("600").arg(device.store().join("device.key")));
+    device.start();
+    device
+        .wait("it is enrolled", 90, |status| condition(status, "Enrolled").is_none() && status["link"]["hub"] == "up");
+    assert_ne!(std::fs::read(device.store().join("device.key")).expect("a key"), key, "it has its own");
+    former.device.start();
+    assert_eq!(first.enrolled(), "till-1");
+    assert_eq!(first.devices(), ["store-2", "till-1"]);
+}
+
+#[test]
 fn the_lobby_lets_it_wait() {
     let hub = hub();
     let token = hub.token(&["--lobby"]);

@@ -145,7 +145,9 @@ impl Reason for UplinkError {
             Self::Exposed { path } => {
                 Some(format!("chmod 600 {}; if others could have read it, enroll anew", path.display()))
             }
-            Self::OtherName { .. } => Some("enroll the device again, or give device.name its former value".to_owned()),
+            Self::OtherName { enrolled, .. } => Some(format!(
+                "on a copy of {enrolled}: burgee-agent enroll --new-identity; else give device.name its former value, or `burgee-hub device remove {enrolled}` and enroll again"
+            )),
             Self::Request { .. } => Some("give it fewer or shorter device.labels".to_owned()),
             Self::Answer { status: 401 | 403, .. } => {
                 Some("the hub does not know this device's key, or the device's clock is wrong".to_owned())

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::address::is_private;
 use super::backoff::Backoff;
 use super::http::HubClient;
-use super::identity::{Enrolment, keep_enrolment, make_device_key};
+use super::identity::{Enrolment, enrolment, keep_enrolment, key_path, make_device_key};
 use super::{UplinkSettings, address};
 use crate::config::settings::{DeviceSettings, HubSettings};
 use crate::ports::Reason as _;
@@ -253,6 +253,21 @@ impl Joining {
                 );
                 Ok(Some(unenrolled("InLobby", format!("in the lobby of {url}: {message}"), Some(&hint))))
             }
+            EnrollState::Refused
+                if response.reason.as_deref() == Some(refusal::KEY) && enrolment(&settings.store)?.is_none() =>
+            {
+                // Made before its image was copied. Nobody knows this device by
+                // it: the next one is its own.
+                let path = key_path(&settings.store);
+                std::fs::remove_file(&path).map_err(|source| UplinkError::Store { action: "remove", path, source })?;
+                tracing::warn!(message, key = own, "this device's key is another's; making a new one");
+                self.not_before = Instant::now() + self.unreached.next();
+                Ok(Some(unenrolled(
+                    "KeyTaken",
+                    format!("{url} refuses this device: {message}; it makes a new key"),
+                    None,
+                )))
+            }
             EnrollState::Refused => {
                 let (reason, hint) = refusal_of(response.reason.as_deref());
                 // A clock is set sooner or later, by nobody's doing.
@@ -272,6 +287,10 @@ pub(crate) fn refusal_of(reason: Option<&str>) -> (&'static str, &'static str) {
         Some(refusal::NAME) => (
             "NameTaken",
             "give this device another device.name, or free the name at the hub: burgee-hub device remove NAME",
+        ),
+        Some(refusal::KEY) => (
+            "KeyTaken",
+            "on a copy: burgee-agent enroll --new-identity; where the device got another name: burgee-hub device remove its former one",
         ),
         Some(refusal::LABEL) => {
             ("LabelRefused", "make a token that allows device.labels: burgee-hub token create --label")
@@ -318,6 +337,7 @@ mod tests {
             (Some("EnrollToken"), "TokenRefused"),
             (Some("EnrollClock"), "ClockWrong"),
             (Some("EnrollName"), "NameTaken"),
+            (Some("EnrollKey"), "KeyTaken"),
             (Some("EnrollLabel"), "LabelRefused"),
             (Some("EnrollLater"), "HubRefused"),
             (None, "HubRefused"),

@@ -61,6 +61,8 @@ pub mod refusal {
     pub const CLOCK: &str = "EnrollClock";
     /// Another key has that name.
     pub const NAME: &str = "EnrollName";
+    /// Another device has that key.
+    pub const KEY: &str = "EnrollKey";
     /// The token does not allow a label.
     pub const LABEL: &str = "EnrollLabel";
     /// The hub is of another fleet.

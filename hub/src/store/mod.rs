@@ -15,8 +15,8 @@ use fleet::wire::report::Report;
 use jiff::Timestamp;
 
 pub use model::{
-    AckAt, Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, Group, NewCommand, NewDevice, NewToken,
-    Outcome, Place, Refusal, RunSeen, Stored, StoredCommand, Taken, Token, TokenUse, Twin,
+    AckAt, Delivery, Device, DeviceFilter, DeviceState, Enrolled, Entry, FleetCounts, Group, NewCommand, NewDevice,
+    NewToken, Outcome, Place, Refusal, RunSeen, Stored, StoredCommand, Taken, Token, TokenUse, Twin,
 };
 
 /// The store this build runs on.
@@ -68,10 +68,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The fleet in numbers. A device last seen before `silent_before` is silent.
     fn counts(&self, silent_before: Timestamp) -> impl Future<Output = Result<FleetCounts, StoreError>> + Send;
 
-    /// Enrols a device, or takes over a removed one of that name. `false`: a
-    /// device of that name with another key is there, and nothing was changed.
-    /// The same key again changes nothing but the time.
-    fn enroll(&self, device: &NewDevice) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// Enrols a device, or takes over a removed one of that name. The same key
+    /// under the same name again changes nothing.
+    fn enroll(&self, device: &NewDevice) -> impl Future<Output = Result<Enrolled, StoreError>> + Send;
 
     /// Moves a device to a state. `false`: there is none.
     fn set_state(

@@ -181,6 +181,17 @@ pub struct Token {
     pub revoked: bool,
 }
 
+/// What came of enrolling a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enrolled {
+    /// It is enrolled, now or before.
+    Done,
+    /// A device of that name has another key; nothing was changed.
+    NameTaken,
+    /// This one has that key; nothing was changed.
+    KeyOf(DeviceName),
+}
+
 /// What came of using a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenUse {

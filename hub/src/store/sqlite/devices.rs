@@ -9,7 +9,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 use super::{bytes32, from_json, json, name, query, unsigned};
 use crate::axes::{HealthAxis, LinkAxis, SyncAxis};
 use crate::clock::{from_millis, millis};
-use crate::store::{Device, DeviceFilter, DeviceState, FleetCounts, Group, NewDevice, StoreError, Twin};
+use crate::store::{Device, DeviceFilter, DeviceState, Enrolled, FleetCounts, Group, NewDevice, StoreError, Twin};
 
 const COLUMNS: &str = "SELECT name, key, state, labels, token, enrolled, status, status_at, status_received, \
                        sync, health, last_seen, mqtt_link, twin_since, twin_seen FROM devices";
@@ -172,15 +172,27 @@ pub(super) async fn counts(pool: &SqlitePool, silent_before: Timestamp) -> Resul
     })
 }
 
-pub(super) async fn enroll(mut tx: Transaction<'static, Sqlite>, device: &NewDevice) -> Result<bool, StoreError> {
+pub(super) async fn enroll(mut tx: Transaction<'static, Sqlite>, device: &NewDevice) -> Result<Enrolled, StoreError> {
     let failed = "enrolling a device";
+    let other: Option<(String,)> =
+        sqlx::query_as("SELECT name FROM devices WHERE key = ? AND name <> ? AND state <> 'removed'")
+            .bind(device.key.as_slice())
+            .bind(device.name.as_str())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(query(failed))?;
+    if let Some((other,)) = other {
+        return Ok(Enrolled::KeyOf(name(&other)?));
+    }
     let known: Option<(Vec<u8>, String)> = sqlx::query_as("SELECT key, state FROM devices WHERE name = ?")
         .bind(device.name.as_str())
         .fetch_optional(&mut *tx)
         .await
         .map_err(query(failed))?;
     match known {
-        Some((key, state)) if state != "removed" => return Ok(key == device.key),
+        Some((key, state)) if state != "removed" => {
+            return Ok(if key == device.key { Enrolled::Done } else { Enrolled::NameTaken });
+        }
         // A decommissioned name starts over: nothing of the old device's state
         // is shown as the new one's. The sequence goes on, so that no command
         // to the old one fits the new.
@@ -221,7 +233,7 @@ pub(super) async fn enroll(mut tx: Transaction<'static, Sqlite>, device: &NewDev
     .await
     .map_err(query(failed))?;
     tx.commit().await.map_err(query(failed))?;
-    Ok(true)
+    Ok(Enrolled::Done)
 }
 
 pub(super) async fn set_state(

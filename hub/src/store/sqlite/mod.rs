@@ -22,8 +22,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Sqlite, Transaction};
 
 use super::{
-    Delivery, Device, DeviceFilter, DeviceState, Entry, FleetCounts, NewCommand, NewDevice, NewToken, Refusal, RunSeen,
-    Store, StoreError, Stored, StoredCommand, Token, TokenUse,
+    Delivery, Device, DeviceFilter, DeviceState, Enrolled, Entry, FleetCounts, NewCommand, NewDevice, NewToken,
+    Refusal, RunSeen, Store, StoreError, Stored, StoredCommand, Token, TokenUse,
 };
 
 /// A handle on the database; clones share its connections.
@@ -121,7 +121,7 @@ impl Store for SqliteStore {
         devices::counts(&self.pool, silent_before).await
     }
 
-    async fn enroll(&self, device: &NewDevice) -> Result<bool, StoreError> {
+    async fn enroll(&self, device: &NewDevice) -> Result<Enrolled, StoreError> {
         devices::enroll(self.begin("enrolling a device").await?, device).await
     }
 

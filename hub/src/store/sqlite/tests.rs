@@ -7,7 +7,8 @@ use super::SqliteStore;
 use super::devices::{HEALTH, PHASES, REVISIONS, SIZES, SYNC};
 use crate::axes::LinkAxis;
 use crate::store::{
-    Device, DeviceFilter, DeviceState, NewCommand, NewDevice, NewToken, Outcome, Place, Store, Taken, TokenUse,
+    Device, DeviceFilter, DeviceState, Enrolled, NewCommand, NewDevice, NewToken, Outcome, Place, Store, Taken,
+    TokenUse,
 };
 
 fn at(secs: i64) -> Timestamp {
@@ -59,16 +60,19 @@ async fn get(store: &SqliteStore, name: &str) -> Device {
 #[tokio::test]
 async fn a_name_belongs_to_its_key_until_removed() {
     let (_folder, store) = open().await;
-    assert!(store.enroll(&new_device("d", 1)).await.expect("enrols"));
-    assert!(store.enroll(&new_device("d", 1)).await.expect("again"));
-    assert!(!store.enroll(&new_device("d", 2)).await.expect("another key"));
+    assert_eq!(store.enroll(&new_device("d", 1)).await.expect("enrols"), Enrolled::Done);
+    assert_eq!(store.enroll(&new_device("d", 1)).await.expect("again"), Enrolled::Done);
+    assert_eq!(store.enroll(&new_device("d", 2)).await.expect("another key"), Enrolled::NameTaken);
+    let owner = Enrolled::KeyOf("d".parse().expect("a name"));
+    assert_eq!(store.enroll(&new_device("e", 1)).await.expect("another's key"), owner);
     assert_eq!(get(&store, "d").await.key, [1; 32]);
     store.store(&[status("d", 1, 1, "steady")], at(1)).await.expect("stores");
 
     let name = "d".parse().expect("a name");
     assert!(store.set_state(&name, DeviceState::Removed, at(2)).await.expect("removes"));
     assert!(!store.set_state(&name, DeviceState::Accepted, at(2)).await.expect("stays removed"));
-    assert!(store.enroll(&new_device("d", 2)).await.expect("enrols anew"));
+    assert_eq!(store.enroll(&new_device("e", 1)).await.expect("nobody's key"), Enrolled::Done);
+    assert_eq!(store.enroll(&new_device("d", 2)).await.expect("enrols anew"), Enrolled::Done);
     let device = get(&store, "d").await;
     assert_eq!((device.key, device.status.is_none(), device.last_seen), ([2; 32], true, None));
 }
