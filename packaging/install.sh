@@ -74,10 +74,6 @@ unit_of() {
   case "$1" in agent) echo burgee-agent.service ;; hub) echo burgee-hub.service ;; esac
 }
 
-part_of() {
-  case "$1" in burgee-agent.*) echo agent ;; *) echo hub ;; esac
-}
-
 remove_listed() { # a record, and one whose files stay
   sed 1,2d "$1" | while IFS= read -r file; do
     case "$file" in
@@ -118,10 +114,14 @@ if [ "$command" = uninstall ]; then
     fi
   done
   if [ -e "$record" ]; then
+    packaged=''
     for part in $had; do
       unit=$(unit_of "$part")
       [ -n "$unit" ] || continue
-      if is_live; then
+      if [ -e "$root/usr/bin/burgee-$part" ]; then
+        # A package is there, too: its unit was hidden by the one that goes.
+        packaged="$packaged $unit"
+      elif is_live; then
         [ "$part" != hub ] || systemctl disable --now burgee-hub.socket >/dev/null 2>&1 || :
         systemctl disable --now "$unit" >/dev/null 2>&1 || :
       else
@@ -134,6 +134,16 @@ if [ "$command" = uninstall ]; then
     rmdir "$root$prefix/share/burgee" 2>/dev/null || :
     if is_live; then systemctl daemon-reload || :; fi
     say "burgee $version is uninstalled; what it made run keeps running"
+    for unit in $packaged; do
+      if [ -L "$root$WANTS/$unit" ]; then
+        ln -sfn "/usr/lib/systemd/system/$unit" "$root$WANTS/$unit"
+        if is_live; then
+          systemctl daemon-reload
+          systemctl restart "$unit" || fail 1 "the package's $unit does not start" "journalctl -u $unit"
+        fi
+      fi
+      say "the package's $unit goes on"
+    done
   fi
   if [ -z "$purge" ]; then
     say "settings and state are kept (/etc/burgee, /var/lib/burgee…): uninstall --purge ${had:-agent} takes them, too"
@@ -162,6 +172,20 @@ case "$VERSION" in
   *[!0-9.]*) fail 2 "$VERSION is no version" "digits and dots, such as 1.2.0" ;;
 esac
 machine=$(uname -m)
+# An image may be another machine's: its programs say so, in the ELF header.
+if [ -n "$root" ]; then
+  for program in usr/lib/systemd/systemd lib/systemd/systemd usr/bin/dash usr/bin/env bin/busybox; do
+    if [ -L "$root/$program" ] || [ ! -f "$root/$program" ]; then continue; fi
+    case "$(od -An -tx1 -N20 "$root/$program" | tr -d ' \n')" in
+      7f454c46*3e00) machine=x86_64 ;;
+      7f454c46*b700) machine=aarch64 ;;
+      7f454c46*2800) machine=armv7 ;;
+      7f454c46*f300) machine=riscv64 ;;
+      *) continue ;;
+    esac
+    break
+  done
+fi
 [ -z "${BURGEE_MACHINE:-}" ] || machine=$BURGEE_MACHINE
 case "$machine" in
   x86_64 | amd64) arch=x86_64 ;;
@@ -199,6 +223,11 @@ parts=${parts# }
 for tool in ssh-keygen:openssh-client sha256sum:coreutils tar:tar gzip:gzip; do
   command -v "${tool%%:*}" >/dev/null || fail 1 "${tool%%:*} is missing: without it nothing can be verified or unpacked" "install ${tool##*:}"
 done
+# Without the words that verify, a good release would look like a forged one.
+case "$(ssh-keygen -Y find-principals 2>&1 || :)" in
+  *find-principals*) ;;
+  *) fail 1 "this ssh-keygen can't verify signatures: OpenSSH 8.2 or newer is needed" "upgrade it; or install into this machine's disk from another one (--root)" ;;
+esac
 work=$(mktemp -d "${TMPDIR:-/tmp}/burgee-install.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
@@ -304,6 +333,20 @@ for part in $parts; do
   esac
   units="$units $(unit_of "$part")"
 done
+starts=''
+if is_live; then
+  systemctl daemon-reload
+  for unit in $units; do
+    # Installed before, and disabled by its owner: it stays so.
+    if [ -e "$record" ] && sed 1,2d "$record" | grep -qxF "/etc/systemd/system/$unit" && ! systemctl --quiet is-enabled "$unit"; then
+      say "$unit is disabled, and stays so"
+      continue
+    fi
+    # Before the record says that it is installed: who stops here begins anew.
+    systemctl --quiet enable "$unit"
+    starts="$starts $unit"
+  done
+fi
 # What the version before had and this one has not.
 if [ -e "$record" ]; then remove_listed "$record" "$work/installed"; fi
 mkdir -p "${record%/*}"
@@ -312,16 +355,9 @@ mv -f "$record.new" "$record"
 sync
 
 if is_live; then
-  systemctl daemon-reload
-  for unit in $units; do
-    # Installed before, and disabled by its owner: it stays so.
-    case " $had " in
-      *" $(part_of "$unit") "*)
-        if ! systemctl --quiet is-enabled "$unit"; then say "$unit is disabled, and stays so"; continue; fi ;;
-    esac
-    systemctl --quiet enable "$unit"
-    if [ -n "$start" ]; then systemctl restart "$unit" || fail 1 "$unit does not start" "journalctl -u $unit"; fi
-  done
+  failed=''
+  for unit in ${start:+$starts}; do systemctl restart "$unit" || failed="$failed $unit"; done
+  [ -z "$failed" ] || fail 1 "burgee $VERSION is installed, but does not start:$failed" "journalctl -u ${failed##* }"
 elif has_systemd; then
   for unit in $units; do
     # In no record: what systemctl says of it is what counts from then on.

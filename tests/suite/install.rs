@@ -294,6 +294,12 @@ fn wrong_usage_and_machines_without_a_release_are_said() {
     let foreign = output(foreign.arg("--root").arg(stage.root()).env("BURGEE_MACHINE", "mips"));
     assert_eq!(foreign.status.code(), Some(1), "{}", said(&foreign));
     assert!(said(&foreign).contains("there is no burgee for mips"), "{}", said(&foreign));
+    // An image tells by its own programs for which machine it is.
+    let mut elf = [0_u8; 64];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = 0xf3;
+    fs::write(stage.root().join("usr/lib/systemd/systemd"), elf).expect("a program");
+    stage.refuses("another machine's image", &release, &[], 3, "does not name burgee-0.1.0-riscv64.tar.gz");
     let help = output(Command::new(release.join("install.sh")).arg("--help"));
     assert_eq!(help.status.code(), Some(0));
     assert!(said(&help).contains("--allow-downgrade"), "{}", said(&help));
@@ -339,4 +345,31 @@ fn on_a_booted_systemd_it_starts_restarts_and_ends_the_services() {
     done(&[&format!("/release-{NEXT}/install.sh")]);
     assert_eq!(done(&["systemctl", "is-enabled", "burgee-agent", "burgee-hub"]), "enabled\nenabled");
     until("the hub runs", Duration::from_secs(30), || (show("burgee-hub", "ActiveState") == "active").then_some(()));
+
+    // One that does not start keeps nothing from being installed, and is made good by the next run.
+    done(&[&format!("/release-{NEXT}/install.sh"), "uninstall", "--purge"]);
+    let settings = machine.root().join("etc/burgee");
+    fs::create_dir_all(&settings).expect("a folder");
+    fs::write(settings.join("agent.toml"), "no settings\n").expect("a file");
+    let install = format!("/release-{NEXT}/install.sh");
+    let failed = machine.run(&[&install, "agent", "hub"]).expect("nsenter");
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    let words = format!("burgee {NEXT} is installed, but does not start: burgee-agent.service");
+    assert!(said(&failed).contains(&words) && said(&failed).contains("hint: journalctl -u burgee-agent.service"));
+    assert_eq!(done(&["systemctl", "is-enabled", "burgee-agent", "burgee-hub"]), "enabled\nenabled");
+    until("the hub runs", Duration::from_secs(30), || (show("burgee-hub", "ActiveState") == "active").then_some(()));
+    fs::remove_file(settings.join("agent.toml")).expect("it was there");
+    done(&[&install]);
+
+    // A package that came beside it goes on when it goes.
+    let script = "cp /usr/local/bin/burgee-hub /usr/bin/ && sed s,/usr/local/bin,/usr/bin, \
+        /etc/systemd/system/burgee-hub.service >/usr/lib/systemd/system/burgee-hub.service";
+    done(&["sh", "-ec", script]);
+    done(&[&install, "uninstall"]);
+    until("the package's hub runs", Duration::from_secs(30), || {
+        let pid = show("burgee-hub", "MainPID");
+        let runs = machine.run(&["readlink", &format!("/proc/{pid}/exe")]).ok()?;
+        (String::from_utf8_lossy(&runs.stdout).trim() == "/usr/bin/burgee-hub").then_some(())
+    });
+    assert_eq!(done(&["systemctl", "is-enabled", "burgee-hub"]), "enabled");
 }
