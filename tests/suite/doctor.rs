@@ -216,6 +216,11 @@ fn a_bundle_holds_no_secret() {
     check(&stage, true);
     stage.device.stop();
     check(&stage, false);
+    // What the settings say wrong hides no secret of what they say right.
+    let config = std::fs::read_to_string(stage.device.config()).expect("agent.toml");
+    std::fs::write(stage.device.config(), format!("{config}\n[no.such]\nkey = 1\n")).expect("writes");
+    check(&stage, false);
+    assert!(content(&file, "doctor.txt").contains("no such key"), "{}", content(&file, "doctor.txt"));
 }
 
 /// One file of a bundle.

@@ -105,6 +105,7 @@ impl Stage {
             store: StoreSettings { path: path("store") },
             control: ControlSettings { socket: path("agent.sock") },
             metrics: None,
+            passed_over: None,
         };
         std::fs::write(path("given"), format!("# who signs\nops@example.com {KEY}\n")).expect("a file");
         let answers: Arc<Mutex<Vec<EnrollResponse>>> = Arc::default();

@@ -268,6 +268,45 @@ fn one_too_old_for_the_repository_takes_its_successor_from_it() {
 }
 
 #[test]
+fn settings_that_only_the_newer_one_knows_do_not_keep_the_installed_one_away() {
+    let (mut updates, first) = Updates::new(60);
+    updates.run();
+    updates.stage.device.wait_steady(&first, 30);
+    let newer = updates.publish("newer", &updates.with_other_words(b"source.username", b"source.nickname"));
+    updates.want(VERSION, "newer", &newer);
+    updates.stage.device.sync();
+    wait_passed(&updates, &newer, 60);
+    let known = updates.record()["settings"].clone();
+    let say = |updates: &Updates, line: &str| {
+        let config = std::fs::read_to_string(updates.stage.device.config()).expect("agent.toml");
+        let text = config.replace("branch = \"main\"\n", &format!("branch = \"main\"\n{line}\n"));
+        std::fs::write(updates.stage.device.config(), text).expect("agent.toml");
+    };
+    say(&updates, "nickname = \"me\"");
+    updates.supervisor().kill();
+    until("it begins anew by them", Duration::from_secs(30), || (updates.record()["settings"] != known).then_some(()));
+    updates.wait_runs(&newer, 30);
+
+    // Its file is lost: the installed one comes back, and works.
+    std::fs::remove_file(updates.stage.device.store().join("agent").join(&newer)).expect("damage");
+    updates.supervisor().kill();
+    updates.wait_runs("burgee-agent", 30);
+    let status = updates.stage.device.wait("it says so", 20, |it| condition(it, "SettingsKnown").is_some());
+    let said = condition(&status, "SettingsKnown").expect("said");
+    assert_eq!((&said["status"], &said["reason"]), (&false.into(), &"PassedOver".into()));
+    assert!(said["message"].as_str().is_some_and(|text| text.contains("source.nickname: no such key")), "{said}");
+    let second = updates.stage.change("two", true);
+    updates.stage.device.wait_steady(&second, 30);
+
+    // What nobody ever knew is a mistake, as everywhere.
+    say(&updates, "nickmame = \"me\"");
+    updates.supervisor = None;
+    let refused = output(Command::new(&updates.base).arg("--config").arg(updates.stage.device.config()).arg("run"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no such key"), "{refused:?}");
+}
+
+#[test]
 fn a_newer_word_does_not_wait_for_a_host_that_draws_it_out() {
     let (mut updates, first) = Updates::new(60);
     updates.run();

@@ -16,7 +16,7 @@ mod table;
 pub mod verify;
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use self::args::{Command, Global, Invocation, Output};
@@ -146,7 +146,10 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         Command::Retry => answered(&global, ask(&socket()?, Ask::Retry).await?)?,
         Command::Logs { app, lines } => answered(&global, ask(&socket()?, Ask::Logs { app, lines }).await?)?,
         Command::Anchor { accept } => answered(&global, ask(&socket()?, Ask::Anchor { accept }).await?)?,
-        Command::Doctor { bundle } => return doctor::doctor(inputs(), bundle, global.output).await,
+        Command::Doctor { bundle } => {
+            let readable = config::read_of_any_age(global.config.as_deref(), &global.set).ok();
+            return doctor::doctor(inputs(), readable, bundle, global.output).await;
+        }
         Command::Run { once } => {
             // Before a setting is judged: a newer agent may know more of them.
             let store = config::store(global.config.as_deref(), &global.set);
@@ -155,7 +158,7 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
                 Err(JournalError::Locked { .. }) => start::itself(),
                 _ => start::begin(&store, !once),
             };
-            return run(inputs()?.settings()?, once, launched, global.output).await;
+            return run(settings(&global, &store, &launched)?, once, launched, global.output).await;
         }
         Command::Render(args) => render::render(&inputs()?.settings()?, args, &SystemClock).await?,
         Command::Enroll(_) | Command::Verify(_) | Command::LookAtDatabase(_) => {
@@ -163,6 +166,33 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The settings to run by. Where they are those that a downloaded agent knew all
+/// of, what this one does not know is passed over: the way back must not end at
+/// a key. Nowhere else, for one that is mistyped may be what chooses the apps.
+fn settings(global: &Global, store: &Path, launched: &Launched) -> Result<Settings, Failure> {
+    let (file, flags) = (global.config.as_deref(), &global.set);
+    let read = config::read(file, flags).and_then(|inputs| Ok((inputs.settings()?, inputs.print().copied())));
+    let error = match read {
+        Ok((settings, print)) => {
+            if launched.by_base
+                && let Some(print) = print
+            {
+                start::knows(store, &print);
+            }
+            return Ok(settings);
+        }
+        Err(error) => error,
+    };
+    let known = |inputs: &Inputs| inputs.print().is_some_and(|print| start::knew(store, print));
+    match config::read_of_any_age(file, flags).ok().filter(known).map(|inputs| inputs.settings()) {
+        Some(Ok(mut settings)) => {
+            settings.passed_over = Some(error.to_string());
+            Ok(settings)
+        }
+        _ => Err(error.into()),
+    }
 }
 
 /// Runs the agent. With `--once`, prints the status that came of it.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fleet::digest::Digest;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
@@ -80,6 +81,8 @@ pub struct Inputs {
     files: Vec<PathBuf>,
     /// Passes over keys and values that this agent does not know.
     lenient: bool,
+    /// Of all that was read, in order.
+    print: Option<Digest>,
 }
 
 impl Inputs {
@@ -94,6 +97,17 @@ impl Inputs {
         &self.files
     }
 
+    /// Tells what was read from whatever else might be: of each text, in order.
+    #[must_use]
+    pub fn print(&self) -> Option<&Digest> {
+        self.print.as_ref()
+    }
+
+    fn read(&mut self, text: &str) {
+        let before = self.print.as_ref().map_or(&[][..], |print| print.as_bytes());
+        self.print = Some(Digest::of(&[before, text.as_bytes()].concat()));
+    }
+
     /// Adds a file's keys over those before.
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let shown = path.display().to_string();
@@ -106,6 +120,7 @@ impl Inputs {
     }
 
     pub(crate) fn add_text(&mut self, text: &str, source: &str, folder: Arc<Path>) -> Result<(), ConfigError> {
+        self.read(text);
         let source: Arc<str> = source.into();
         let line =
             |offset: usize| text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;
@@ -121,6 +136,7 @@ impl Inputs {
 
     /// Adds a flag: `KEY=VALUE`, the value in TOML or plain text.
     pub(crate) fn add_flag(&mut self, flag: &str) -> Result<(), ConfigError> {
+        self.read(flag);
         let shown = format!("--set {flag}");
         let wrong = |cause: &str| ConfigError::Wrong { place: shown.clone(), cause: cause.to_owned(), hint: None };
         let (key, text) = flag.split_once('=').ok_or_else(|| wrong("expected KEY=VALUE"))?;

@@ -22,6 +22,9 @@ pub struct Settings {
     pub store: StoreSettings,
     pub control: ControlSettings,
     pub metrics: Option<SocketAddr>,
+    /// What is in them that this agent does not know, where another one does
+    /// (docs/decisions/0027).
+    pub passed_over: Option<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -36,6 +36,7 @@ impl Inputs {
             store: StoreSettings { path: self.store() },
             control: ControlSettings { socket: self.socket() },
             metrics: self.metrics()?,
+            passed_over: None,
         })
     }
 
@@ -61,6 +62,26 @@ impl Inputs {
             root: self.path("runtime.files.root").unwrap_or_else(|| "/".into()),
             allow: self.absolute("runtime.files.allow")?,
         })
+    }
+
+    /// Files that hold secrets, as far as they are named.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let keys = [
+            "source.token_file",
+            "source.ssh_key_file",
+            "runtime.compose.auth_file",
+            "runtime.kubernetes.kubeconfig",
+            "hub.token_file",
+        ];
+        keys.into_iter().filter_map(|key| self.path(key)).collect()
+    }
+
+    /// Addresses, in which there may be a password.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let keys = ["source.url", "source.proxy", "hub.url", "mqtt.url"];
+        keys.into_iter().filter_map(|key| self.text(key)).map(|said| said.value).collect()
     }
 
     /// Where a join token lies, if one is named.

@@ -175,6 +175,11 @@ async fn begin(settings: Settings, once: bool, launched: Launched) -> Result<End
         compare_now: Cell::new(false),
         prune_freely: Cell::new(false),
     });
+    if let Some(cause) = &settings.passed_over {
+        tracing::error!(cause, "settings that this agent does not know are passed over: a newer one knew them");
+        let hint = "nothing, if a newer agent is to come back; else remove what only that one knows";
+        context.set("SettingsKnown", false, "PassedOver", format!("passed over: {cause}\nhint: {hint}"));
+    }
     let wake = Rc::new(Notify::new());
     let fetcher = Fetcher::start(source, facts);
     tokio::task::spawn_local(Watch::new(Rc::clone(&context), fetcher.clone(), Rc::clone(&wake), send.clone()).run());

@@ -24,7 +24,7 @@ use crate::phase::Phase;
 use crate::ports::journal::State;
 use crate::ports::uplink::Uplink;
 use crate::retry::Backoff;
-use crate::update::download::download;
+use crate::update::download::{download, shown};
 use crate::update::preflight::{Unfit, preflight};
 use crate::update::record::{Program, Record, Trial};
 use crate::update::start::{Launched, digest_of};
@@ -84,7 +84,8 @@ pub(crate) struct Word {
 
 impl Renewal {
     pub(crate) fn new(settings: UpdateSettings, launched: Launched, store: &std::path::Path) -> Self {
-        let trial_until = launched.trial.then(|| Instant::now() + settings.limit);
+        let left = launched.left.map_or(settings.limit, |left| left.min(settings.limit));
+        let trial_until = launched.trial.then(|| Instant::now() + left);
         Self {
             settings,
             launched,
@@ -207,17 +208,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
         let Wanted { program, url, .. } = wanted.clone();
         let (settings, folder) = (self.renewal.settings.clone(), self.renewal.folder.clone());
         let send = self.send.clone();
-        tracing::info!(version = program.version, url, "downloading an agent");
+        tracing::info!(version = program.version, url = shown(&url), "downloading an agent");
         let message = format!("agent {} is being downloaded", program.version);
         self.context.set(CONDITION, false, "Downloading", message);
         let task = tokio::task::spawn_local(async move {
             let ready = match download(&settings, &folder, &url, program.sha256).await {
-                Ok(path) => preflight(&path, &program.version).await.map_err(|Unfit { cause, passing }| {
-                    let hint = if passing {
-                        "it is tried again; `burgee-agent doctor` tells what the device lacks"
-                    } else {
-                        "publish an agent for this machine under its right version and digest"
-                    };
+                Ok(path) => preflight(&path, &program.version).await.map_err(|Unfit { cause, passing, hint }| {
                     ("NotExecutable", format!("agent {} won't do: {cause}\nhint: {hint}", program.version), passing)
                 }),
                 Err(error) => {

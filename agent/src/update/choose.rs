@@ -54,11 +54,34 @@ fn give_up(record: &mut Record) {
     record.fail(trial.program, "NeverHealthy", message, true);
 }
 
+/// Why a program can't be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is not what was downloaded.
+    Damaged,
+    /// It is for no machine such as this.
+    NotExecutable,
+    /// The device does not let it run.
+    NotAllowed,
+}
+
+impl Fault {
+    /// Stable, CamelCase.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Damaged => "Damaged",
+            Self::NotExecutable => "NotExecutable",
+            Self::NotAllowed => "NotAllowed",
+        }
+    }
+}
+
 /// What was chosen can't be started: another choice is due.
-pub(crate) fn unusable(record: &mut Record, program: &Program, reason: &str, cause: &str) {
+pub(crate) fn unusable(record: &mut Record, program: &Program, fault: Fault, cause: &str) {
     let message = format!("agent {} can't be started: {cause}", program.version);
-    // Damage is the disk's, not the version's: it may be downloaded again.
-    record.fail(program.clone(), reason, message, reason != "Damaged");
+    // Damage is the disk's, and a folder where nothing may run the device's: it
+    // may be downloaded again.
+    record.fail(program.clone(), fault.reason(), message, fault == Fault::NotExecutable);
     if record.trial.as_ref().is_some_and(|trial| trial.program == *program) {
         record.trial = None;
     }
@@ -72,7 +95,7 @@ mod tests {
     use fleet::digest::Digest;
 
     use super::super::record::{Moment, Program, Record, Trial};
-    use super::{Choice, STARTS, choose, unusable};
+    use super::{Choice, Fault, STARTS, choose, unusable};
 
     fn program(n: u8) -> Program {
         Program { version: format!("{n}.0.0"), sha256: Digest::of(&[n]) }
@@ -84,7 +107,7 @@ mod tests {
 
     fn record(current: Option<u8>, trial: Option<(u8, u32)>) -> Record {
         let trial = trial.map(|(n, starts)| Trial { program: program(n), starts, limit_secs: 60, began: None });
-        Record { base: Some(Digest::of(&[0])), current: current.map(program), trial, failed: Vec::new() }
+        Record { base: Some(Digest::of(&[0])), current: current.map(program), trial, ..Record::default() }
     }
 
     #[test]
@@ -137,10 +160,10 @@ mod tests {
     fn a_damaged_file_is_not_held_against_the_version() {
         let base = Digest::of(&[0]);
         let mut record = record(Some(1), Some((2, 0)));
-        unusable(&mut record, &program(2), "Damaged", "its digest is another");
+        unusable(&mut record, &program(2), Fault::Damaged, "its digest is another");
         assert_eq!(choose(&mut record, &base, &at("a", 1000)), Choice::Program(program(1)));
         assert!(!record.failure(&program(2).sha256).unwrap().blocked);
-        unusable(&mut record, &program(1), "NotExecutable", "exec format error");
+        unusable(&mut record, &program(1), Fault::NotExecutable, "exec format error");
         assert_eq!(choose(&mut record, &base, &at("a", 1000)), Choice::Base);
         assert!(record.failure(&program(1).sha256).unwrap().blocked);
     }

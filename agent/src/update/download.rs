@@ -114,7 +114,7 @@ pub(crate) async fn download(
     let mut resumed = part.exists();
     loop {
         let fetched = timeout(LONGEST, fetch(settings, folder, url, &part)).await;
-        fetched.unwrap_or_else(|_| Err(DownloadError::TooSlow { url: url.to_owned() }))?;
+        fetched.unwrap_or_else(|_| Err(DownloadError::TooSlow { url: shown(url) }))?;
         let got = digest(&part).await.map_err(failed(&part))?;
         if got == want {
             break;
@@ -122,7 +122,7 @@ pub(crate) async fn download(
         fs::remove_file(&part).map_err(failed(&part))?;
         // What was there before may have been of another file: once from its beginning.
         if !std::mem::take(&mut resumed) {
-            return Err(DownloadError::Digest { url: url.to_owned(), want, got });
+            return Err(DownloadError::Digest { url: shown(url), want, got });
         }
     }
     let (folder, to) = (folder.to_owned(), path.clone());
@@ -134,6 +134,11 @@ pub(crate) async fn download(
     });
     settled.await.map_err(failed(&path))?;
     Ok(path)
+}
+
+/// A URL for people: who signs addresses puts the secret behind the `?`.
+pub(crate) fn shown(url: &str) -> String {
+    url.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
 async fn digest(path: &Path) -> io::Result<Digest> {
@@ -158,9 +163,9 @@ fn sweep(folder: &Path, part: &Path) {
 
 /// Adds to `part` until the host has no more.
 async fn fetch(settings: &UpdateSettings, folder: &Path, url: &str, part: &Path) -> Result<(), DownloadError> {
-    let client = client(settings).map_err(|source| DownloadError::Setup { url: url.to_owned(), source })?;
+    let client = client(settings).map_err(|source| DownloadError::Setup { url: shown(url), source })?;
     let unreachable =
-        |source: reqwest::Error| DownloadError::Unreachable { url: url.to_owned(), source: source.without_url() };
+        |source: reqwest::Error| DownloadError::Unreachable { url: shown(url), source: source.without_url() };
     let failed = |source| DownloadError::Io { path: part.display().to_string(), source };
     let mut have = fs::metadata(part).map_or(0, |metadata| metadata.len());
     let mut request = client.get(url);
@@ -173,11 +178,11 @@ async fn fetch(settings: &UpdateSettings, folder: &Path, url: &str, part: &Path)
         // All of it is there; whether it is right, its digest says.
         StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return Ok(()),
         StatusCode::OK => have = 0,
-        status => return Err(DownloadError::Answer { url: url.to_owned(), status }),
+        status => return Err(DownloadError::Answer { url: shown(url), status }),
     }
     let expected = response.content_length().unwrap_or(0);
     if have + expected > MOST {
-        return Err(DownloadError::TooLarge { url: url.to_owned() });
+        return Err(DownloadError::TooLarge { url: shown(url) });
     }
     // A part that fills the disk would keep the journal from the commit that names another.
     let room = |wanted: u64| {
@@ -197,7 +202,7 @@ async fn fetch(settings: &UpdateSettings, folder: &Path, url: &str, part: &Path)
         have += chunk.len() as u64;
         if have > MOST {
             drop(fs::remove_file(part));
-            return Err(DownloadError::TooLarge { url: url.to_owned() });
+            return Err(DownloadError::TooLarge { url: shown(url) });
         }
         // What was announced, the look above counted already.
         if have - looked >= STRIDE {

@@ -25,6 +25,10 @@ pub(crate) struct Record {
     pub(crate) trial: Option<Trial>,
     /// Oldest first.
     pub(crate) failed: Vec<Failed>,
+    /// Of the settings that a downloaded agent last knew all of: the one that it
+    /// goes back to need not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) settings: Option<Digest>,
 }
 
 /// A program in the folder.

@@ -7,12 +7,14 @@ use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use fleet::digest::Digest;
 use nix::unistd::alarm;
 use sha2::{Digest as _, Sha256};
 
-use super::choose::{Choice, choose, unusable};
+use super::choose::{Choice, Fault, choose, unusable};
+use super::preflight::is_of_the_program;
 use super::record::{Moment, Program, Record};
 use super::{folder, program};
 
@@ -20,6 +22,8 @@ use super::{folder, program};
 const BASE: &str = "BURGEE_AGENT_BASE";
 /// Tells it that it is on trial.
 const TRIAL: &str = "BURGEE_AGENT_TRIAL";
+/// Tells it for how many seconds more: an earlier start of it may have had some.
+const LEFT: &str = "BURGEE_AGENT_TRIAL_SECS";
 
 /// As what this process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,16 +34,21 @@ pub struct Launched {
     pub by_base: bool,
     /// It has to prove itself.
     pub trial: bool,
+    /// For so long, where the base says.
+    pub left: Option<Duration>,
 }
 
 /// As what this process runs, as it is.
 #[must_use]
 pub fn itself() -> Launched {
     match std::env::var_os(BASE) {
-        Some(base) => Launched { base: base.into(), by_base: true, trial: std::env::var_os(TRIAL).is_some() },
+        Some(base) => {
+            let left = std::env::var(LEFT).ok().and_then(|secs| secs.parse().ok()).map(Duration::from_secs);
+            Launched { base: base.into(), by_base: true, trial: std::env::var_os(TRIAL).is_some(), left }
+        }
         None => {
             let base = std::env::current_exe().unwrap_or_else(|_| "burgee-agent".into());
-            Launched { base, by_base: false, trial: false }
+            Launched { base, by_base: false, trial: false, left: None }
         }
     }
 }
@@ -96,9 +105,31 @@ pub fn as_it_runs(store: &Path) {
         // One that can't be started is told of where the agent starts.
         match turn_into(&current, &folder, &own.base, None) {
             Ok(never) => match never {},
-            Err(Unusable::Damaged(_) | Unusable::NotExecutable(_)) => {}
+            Err(_) => {}
         }
     }
+}
+
+/// Remembers that a downloaded agent knows all of the settings with this print.
+pub fn knows(store: &Path, print: &Digest) {
+    let folder = folder(store);
+    let noted = Record::read(&folder).and_then(|mut record| {
+        if record.settings.as_ref() == Some(print) {
+            return Ok(());
+        }
+        record.settings = Some(*print);
+        record.write(&folder)
+    });
+    if let Err(error) = noted {
+        // What it goes back to may not start by these settings, then: said there.
+        tracing::warn!(%error, "the record of downloaded agents can't be written");
+    }
+}
+
+/// Whether a downloaded agent knew all of the settings with this print.
+#[must_use]
+pub fn knew(store: &Path, print: &Digest) -> bool {
+    Record::read(&folder(store)).is_ok_and(|record| record.settings.as_ref() == Some(print))
 }
 
 /// Returns only where the base is to stay itself.
@@ -121,14 +152,14 @@ fn follow(record: &mut Record, folder: &Path, base: &Path, digest: &Digest) {
             Choice::Program(chosen) => (chosen, None),
             Choice::Trial(chosen, limit) => (chosen, Some(limit)),
         };
-        let (reason, cause) = match turn_into(&chosen, folder, base, limit) {
+        let (fault, cause) = match turn_into(&chosen, folder, base, limit) {
             Ok(never) => match never {},
-            Err(Unusable::Damaged(cause)) => ("Damaged", cause),
-            Err(Unusable::NotExecutable(cause)) => ("NotExecutable", cause),
+            Err(unusable) => unusable,
         };
+        let reason = fault.reason();
         tracing::error!(version = chosen.version, reason, cause, "a downloaded agent can't be started");
-        unusable(record, &chosen, reason, &cause);
-        if reason == "Damaged" {
+        unusable(record, &chosen, fault, &cause);
+        if fault == Fault::Damaged {
             drop(std::fs::remove_file(program(folder, &chosen.sha256)));
         }
         if let Err(error) = record.write(folder) {
@@ -137,34 +168,30 @@ fn follow(record: &mut Record, folder: &Path, base: &Path, digest: &Digest) {
     }
 }
 
-enum Unusable {
-    Damaged(String),
-    NotExecutable(String),
-}
-
 fn turn_into(
     chosen: &Program,
     folder: &Path,
     base: &Path,
     limit: Option<u64>,
-) -> Result<std::convert::Infallible, Unusable> {
+) -> Result<std::convert::Infallible, (Fault, String)> {
     let path = program(folder, &chosen.sha256);
     match digest_of(&path) {
         Ok(digest) if digest == chosen.sha256 => {}
-        Ok(_) => return Err(Unusable::Damaged(format!("{} is not what was downloaded", path.display()))),
-        Err(error) => return Err(Unusable::Damaged(format!("{}: {error}", path.display()))),
+        Ok(_) => return Err((Fault::Damaged, format!("{} is not what was downloaded", path.display()))),
+        Err(error) => return Err((Fault::Damaged, format!("{}: {error}", path.display()))),
     }
     let mut command = again(&path);
     command.env(BASE, base);
     if let Some(limit) = limit {
-        command.env(TRIAL, "1");
+        command.env(TRIAL, "1").env(LEFT, limit.to_string());
         // Outlives the exec: one that hangs is ended, whoever watches it. It
         // rings a little later than a program that works gives up by itself.
         alarm::set(u32::try_from(limit + limit / 10 + 1).unwrap_or(u32::MAX));
     }
     let error = command.exec();
     alarm::cancel();
-    Err(Unusable::NotExecutable(error.to_string()))
+    let fault = if is_of_the_program(&error) { Fault::NotExecutable } else { Fault::NotAllowed };
+    Err((fault, error.to_string()))
 }
 
 /// Begins anew with the base, in this process: the service manager sees no
@@ -185,7 +212,7 @@ fn again(path: &Path) -> Command {
     let mut command = Command::new(path);
     let mut line = std::env::args_os();
     command.arg0(line.next().unwrap_or_else(|| OsString::from("burgee-agent")));
-    command.args(line).env_remove(BASE).env_remove(TRIAL);
+    command.args(line).env_remove(BASE).env_remove(TRIAL).env_remove(LEFT);
     command
 }
 

@@ -141,10 +141,17 @@ impl AgentFile {
         });
         let url = problems.take(&self.url, |text| {
             let url = http_url(text)?;
-            if text.starts_with("https://") {
-                return Ok(url);
+            if !text.starts_with("https://") {
+                return Err(format!("`{text}` is not encrypted, expected a URL that starts with https://"));
             }
-            Err(format!("`{text}` is not encrypted, expected a URL that starts with https://"))
+            let authority = text["https://".len()..].split(['/', '?', '#']).next().unwrap_or_default();
+            if authority.contains('@') {
+                return Err(
+                    "a password in a URL would be everybody's who reads the repository, expected a URL without `user@`"
+                        .to_owned(),
+                );
+            }
+            Ok(url)
         });
         if self.sha256.len() > 1 && !self.url.value.contains("{arch}") {
             problems.error(self.url.place, "one URL for several machines, expected `{arch}` in it");

@@ -62,6 +62,10 @@ fn burgee_yaml() {
             "burgee.yaml:3:30: `http://x/` is not encrypted, expected",
         ),
         (
+            "format: 1\nfleet: f\nagent: {version: 1.2.0, url: \"https://me:pw@x/\", sha256: {}}\n",
+            "burgee.yaml:3:30: a password in a URL would be everybody's",
+        ),
+        (
             "format: 1\nfleet: f\nagent: {version: 1.2.0, url: \"https://x/\", sha256: {arm: ab}}\n",
             "burgee.yaml:3:53: `arm` is no machine",
         ),

@@ -52,10 +52,10 @@ pub(super) async fn write(
         Bundle::To(path) => (path, true),
         Bundle::No | Bundle::Here => (PathBuf::from(format!("{name}.tar")), false),
     };
-    let mut redactor = secrets(settings, known);
+    let mut redactor = secrets(inputs, known);
     let mut archive = Archive::default();
     let at = u64::try_from(now.as_second()).unwrap_or(0);
-    for (file, text) in texts(inputs, settings, findings, known).await? {
+    for (file, text) in texts(inputs, findings, known).await? {
         archive.add(&format!("{name}/{file}"), redactor.clean(&text).as_bytes(), at);
     }
     let mut options = fs::OpenOptions::new();
@@ -75,7 +75,6 @@ pub(super) async fn write(
 /// Every file of the bundle, before its secrets are taken out.
 async fn texts(
     inputs: Option<&Inputs>,
-    settings: Option<&Settings>,
     findings: &[Finding],
     known: &Known,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
@@ -97,14 +96,21 @@ async fn texts(
     if let Some(journal) = &known.journal {
         files.push(("journal.txt", of_journal(journal)));
     }
-    if let Some(settings) = settings {
-        files.push(("store.txt", store(&settings.store.path)));
+    if let Some(inputs) = inputs {
+        files.push(("store.txt", store(&inputs.store())));
     }
     let unit =
         ["show", "burgee-agent.service", "-p", "ActiveState,SubState,Result,NRestarts,MemoryCurrent,ExecMainStatus"];
     files.push(("service.txt", said("systemctl", &unit).await));
-    let log = ["-u", "burgee-agent.service", "-n", LINES, "--no-pager", "-o", "short-iso", "-q"];
-    files.push(("log.txt", said("journalctl", &log).await));
+    let log = if inputs.is_none() && known.journal.is_none() {
+        // Apps' own words may be in it.
+        "left out: neither the settings nor the store can be read, so that this device's secrets are not known\n"
+            .to_owned()
+    } else {
+        let log = ["-u", "burgee-agent.service", "-n", LINES, "--no-pager", "-o", "short-iso", "-q"];
+        said("journalctl", &log).await
+    };
+    files.push(("log.txt", log));
     Ok(files)
 }
 
@@ -218,26 +224,17 @@ fn store(store: &Path) -> String {
 }
 
 /// What must not be in it, by value.
-fn secrets(settings: Option<&Settings>, known: &Known) -> Redactor {
+fn secrets(inputs: Option<&Inputs>, known: &Known) -> Redactor {
     let mut redactor = Redactor::default();
-    if let Some(settings) = settings {
-        let hub = settings.hub.as_ref();
-        let files = [
-            settings.source.token_file.clone(),
-            settings.source.ssh_key_file.clone(),
-            settings.compose.auth_file.clone(),
-            settings.kubernetes.kubeconfig.clone(),
-            hub.and_then(|hub| hub.token_file.clone()),
-            Some(key_path(&settings.store.path)),
-        ];
-        for path in files.into_iter().flatten() {
+    if let Some(inputs) = inputs {
+        let mut files = inputs.secret_files();
+        files.push(key_path(&inputs.store()));
+        for path in files {
             if let Ok(text) = fs::read_to_string(path) {
                 learn_values(&mut redactor, &text);
             }
         }
-        for url in
-            [Some(&settings.source.url), settings.source.proxy.as_ref(), hub.map(|hub| &hub.url)].into_iter().flatten()
-        {
+        for url in inputs.addresses() {
             if let Some((user, _)) =
                 url.split_once("://").and_then(|(_, rest)| rest.split('/').next()?.rsplit_once('@'))
             {

@@ -60,6 +60,11 @@ pub(super) fn disk(path: &Path) -> Finding {
         return found("disk", Grade::Warn, format!("{} more files fit under {shown}", space.f_favail))
             .hint("remove files: new revisions can't be kept");
     }
+    if space.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
+        return found("disk", Grade::Warn, format!("{message}; no program may run there (noexec)")).hint(
+            "an agent that burgee.yaml names can't run: remount it exec, or set store.path; or update.enabled to false",
+        );
+    }
     found("disk", Grade::Ok, message)
 }
 

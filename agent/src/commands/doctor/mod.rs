@@ -84,25 +84,20 @@ pub enum Bundle {
     To(PathBuf),
 }
 
-/// Looks at everything and prints a line for each part, or bundles it.
+/// Looks at everything and prints a line for each part, or bundles it. `readable`:
+/// the settings as far as they can be read, where something is wrong with them.
 pub(super) async fn doctor(
     inputs: Result<Inputs, Failure>,
+    readable: Option<Inputs>,
     bundle: Bundle,
     output: Output,
 ) -> Result<ExitCode, Failure> {
-    // A bundle of a device whose settings are wrong says what they are.
-    let (inputs, settings) = match inputs {
-        Ok(inputs) => {
-            let settings = inputs.settings().map_err(Failure::from);
-            (Some(inputs), settings)
-        }
-        Err(failure) => (None, Err(failure)),
-    };
+    let settings = inputs.and_then(|inputs| inputs.settings().map_err(Failure::from));
     let mut findings = Vec::new();
-    let mut known = Known::default();
+    let known;
     match &settings {
         Ok(settings) => {
-            let files = inputs.iter().flat_map(Inputs::files).map(|file| file.display().to_string());
+            let files = readable.iter().flat_map(Inputs::files).map(|file| file.display().to_string());
             let files = files.collect::<Vec<_>>().join(", ");
             findings.push(found("config", Grade::Ok, if files.is_empty() { "flags alone".to_owned() } else { files }));
             known = look(settings, &mut findings).await;
@@ -113,10 +108,12 @@ pub(super) async fn doctor(
             findings.push(finding.hint(hint));
             findings.push(device::clock());
             findings.push(device::cgroups(std::path::Path::new("/")));
+            // What a bundle must not show is known by what is kept.
+            known = Known::by_journal(&readable.as_ref().map_or_else(|| Inputs::default().store(), Inputs::store));
         }
     }
     if bundle != Bundle::No {
-        let path = bundle::write(bundle, inputs.as_ref(), settings.as_ref().ok(), &findings, &known).await?;
+        let path = bundle::write(bundle, readable.as_ref(), settings.as_ref().ok(), &findings, &known).await?;
         print(&format!("{}\n", path.display()));
         return Ok(ExitCode::SUCCESS);
     }

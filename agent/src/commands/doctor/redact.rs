@@ -7,7 +7,7 @@ const GONE: &str = "[redacted]";
 /// A shorter value would take half of every text with it.
 const SHORTEST: usize = 6;
 /// What is behind such a word and `=` or `:` is a secret.
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 14] = [
     "password",
     "passwd",
     "passphrase",
@@ -20,6 +20,9 @@ const WORDS: [&str; 12] = [
     "credential",
     "private_key",
     "access_key",
+    // Of addresses that were signed.
+    "signature",
+    "sig",
 ];
 const KEY_BEGIN: &str = "-----BEGIN ";
 const KEY_END: &str = "-----END ";
