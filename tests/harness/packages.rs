@@ -1,7 +1,7 @@
 //! Releases as `packaging/package` makes them, of the programs that this run
-//! tests: debug ones, or with `BURGEE_PROVE` what is shipped. Two versions of
-//! the same programs, signed by a key of the tests. Made once, and anew when a
-//! program or a packaging file changed.
+//! tests: debug ones, or with `BURGEE_PROVE` what is shipped. Two versions,
+//! whose programs differ by a mark, signed by a key of the tests. Made once, and
+//! anew when a program or a packaging file changed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -51,15 +51,30 @@ impl Releases {
         if !key.exists() {
             run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "release", "-f"]).arg(&key));
         }
-        for version in [FIRST, NEXT] {
+        let next = releases.marked(&programs);
+        for (version, programs) in [(FIRST, &programs), (NEXT, &next)] {
             let out = releases.of(version);
             let _ = fs::remove_dir_all(&out);
             let mut package = Command::new(root().join("packaging/package"));
-            package.args(["--debug", "--version", version, "x86_64", "--programs"]).arg(&programs);
+            package.args(["--debug", "--version", version, "x86_64", "--programs"]).arg(programs);
             run(package.arg("--out").arg(&out).env("BURGEE_RELEASE_KEY", &key));
         }
         fs::write(&file, stamp).expect("the stamp");
         releases
+    }
+
+    /// The same programs as other files: with a section of their own.
+    fn marked(&self, programs: &Path) -> PathBuf {
+        let folder = self.folder.join("programs");
+        fs::create_dir_all(&folder).expect("a folder");
+        let mark = self.folder.join("mark");
+        fs::write(&mark, NEXT).expect("a mark");
+        for name in ["burgee-agent", "burgee-hub", "burgee"] {
+            let mut command = Command::new("objcopy");
+            command.arg("--add-section").arg(format!(".burgee.next={}", mark.display()));
+            run(command.arg(programs.join(name)).arg(folder.join(name)));
+        }
+        folder
     }
 
     /// The folder of a version.

@@ -150,11 +150,23 @@ fn a_day_of_the_deb(image: Image) {
     let start = runs(&stage, "one");
     assert_eq!(stage.show(AGENT, "ReadWritePaths"), "-/etc/till -/etc/systemd/system", "also at boot");
 
-    // The next package: the agent is another process, the workload is the same one.
+    // The next package: the agent is another program, the workload is the same one.
     let (agent, hub) = (stage.show(AGENT, "MainPID"), stage.show(HUB, "MainPID"));
+    let sums = || {
+        let programs = [AGENT, HUB].map(|unit| format!("/proc/{}/exe", stage.show(unit, "MainPID")));
+        stage
+            .done(&["sha256sum", &programs[0], &programs[1]])
+            .split_whitespace()
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    };
+    let before: Vec<String> = sums();
     stage.done(&["dpkg", "--install", &Installed::deb("burgee-agent", NEXT), &Installed::deb("burgee-hub", NEXT)]);
     assert_ne!(stage.show(AGENT, "MainPID"), agent, "the upgrade restarts the agent");
     assert_ne!(stage.show(HUB, "MainPID"), hub, "the upgrade restarts the hub");
+    let after = sums();
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{before:?} {after:?}");
     stage.wait("what it ran", 60, |it| it["phase"] == "steady" && it["revision"] == *first);
     assert_eq!(runs(&stage, "one"), start);
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::broker::Certificates;
 use harness::forge::{Forge, Setup};
 use harness::installed::{AGENT, Installed};
-use harness::packages::FIRST;
+use harness::packages::{FIRST, NEXT};
 use harness::systemd::PLAIN;
 use harness::wait::until;
 use serde_json::Value;
@@ -15,6 +15,8 @@ use sha2::{Digest as _, Sha256};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const LIMIT_SECS: u32 = 15;
+/// Longer than the unit's watchdog waits.
+const LONG_LIMIT_SECS: u32 = 100;
 
 /// A machine with the package, and a host that has agents for it.
 struct Stage {
@@ -100,7 +102,7 @@ impl Stage {
 
     #[track_caller]
     fn wait_failed(&self, digest: &str) {
-        until("the version to be blocked", Duration::from_secs(120), || {
+        until("the version to be blocked", Duration::from_secs(180), || {
             let record = self.record();
             let failed = record["failed"].as_array()?.iter().find(|failed| failed["sha256"] == digest)?;
             (failed["blocked"] == true && record["trial"].is_null()).then_some(())
@@ -136,12 +138,23 @@ fn under_the_packaged_unit() {
     stage.wait_failed(&digest_bad);
     until("the one before", Duration::from_secs(30), || stage.runs().ends_with(&digest).then_some(()));
     assert_eq!(restarts(&stage), 4);
+    // That one is ended by the watchdog first, and by the kernel's alarm then.
+    let config = std::fs::read_to_string(stage.installed.path("/etc/burgee/agent.toml")).unwrap();
+    let limit = |secs: u32| {
+        let text = config.replace(&format!("limit_secs = {LIMIT_SECS}"), &format!("limit_secs = {secs}"));
+        stage.installed.file("/etc/burgee/agent.toml", &text);
+        stage.installed.done(&["systemctl", "restart", AGENT]);
+    };
+    limit(LONG_LIMIT_SECS);
     let (digest_bad, third) = stage.want("7.1.0", &script("7.1.0", "exec sleep 100000"));
     until("it hangs", Duration::from_secs(30), || stage.runs().ends_with("/sleep").then_some(()));
     stage.wait_failed(&digest_bad);
     until("the one before", Duration::from_secs(30), || stage.runs().ends_with(&digest).then_some(()));
     stage.installed.wait_steady(&third);
     assert_eq!(stage.installed.show(AGENT, "ActiveState"), "active");
+    let log = stage.installed.done(&["journalctl", "-u", AGENT, "--no-pager"]);
+    assert!(log.contains("Watchdog timeout") && log.contains("status=14/ALRM"), "{log}");
+    limit(LIMIT_SECS);
 
     // The power fails while one is on trial that will never be well; nobody is
     // there, and no network.
@@ -153,4 +166,11 @@ fn under_the_packaged_unit() {
     stage.wait_failed(&digest_bad);
     let status = stage.installed.wait("what ran", 60, |status| status["phase"] == "steady");
     assert!(stage.runs().ends_with(&digest), "{status}");
+
+    // Another package goes before what was downloaded, and what it runs stays.
+    stage.installed.done(&["dpkg", "--install", &Installed::deb("burgee-agent", NEXT)]);
+    stage.installed.wait("what ran", 60, |status| status["phase"] == "steady");
+    assert_eq!(stage.runs(), "/usr/bin/burgee-agent");
+    assert!(stage.record()["current"].is_null(), "{}", stage.record());
+    assert_eq!(std::fs::metadata(&wrote).unwrap().modified().unwrap(), before, "what runs was not touched");
 }
