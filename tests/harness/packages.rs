@@ -113,7 +113,7 @@ pub fn cross(target: &str, programs: &[&str]) -> PathBuf {
 
 /// What a release is made of: each file's name, size and time of change.
 fn stamp(programs: &Path) -> String {
-    let mut stamp = String::new();
+    let mut stamp = format!("{FIRST} and, marked, {NEXT}\n");
     let mut files: Vec<PathBuf> =
         ["burgee-agent", "burgee-hub", "burgee"].iter().map(|name| programs.join(name)).collect();
     for folder in ["packaging", "systemd"] {
