@@ -77,20 +77,30 @@ pub(crate) async fn apply<P: Parts>(
     let free = context.prune_freely.take();
     let owned: BTreeSet<AppName> = context.state().inventory.into_keys().collect();
     let from_state = from.map(|kept| &kept.desired);
+    let mut first_failure = None;
+    // Going back, one app's trouble must not keep the others away: it may even
+    // be theirs (a port that the failed revision gave away).
+    let mut passed_by = |app: &AppName, failure: Failure| {
+        if direction == Direction::Forward {
+            return Err(failure);
+        }
+        tracing::warn!(%app, cause = failure.message, "cannot go back yet; going on with the others");
+        first_failure.get_or_insert(failure);
+        Ok(())
+    };
 
     for app in order::leaving(&owned, &to.desired, from_state) {
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app));
         let subject =
             Subject { state: &to.desired, revision: &to.revision, pins: &NO_PINS, blobs, app: &app, want: None, had };
-        if leave(context, subject, &RUNTIMES, direction, stop).await.map_err(|error| Failure::of(had, &error))?
-            == Outcome::Interrupted
-        {
-            return Ok(Outcome::Interrupted);
+        match leave(context, subject, &RUNTIMES, direction, stop).await {
+            Ok(Outcome::Interrupted) => return Ok(Outcome::Interrupted),
+            Ok(Outcome::Done) => {}
+            Err(error) => passed_by(&app, Failure::of(had, &error))?,
         }
     }
 
     let touched = context.state().touched;
-    let mut first_failure = None;
     for app in &to.desired.apps {
         if stop.get() {
             return Ok(Outcome::Interrupted);
@@ -119,14 +129,7 @@ pub(crate) async fn apply<P: Parts>(
         match converged {
             Ok(Converged { outcome: Outcome::Interrupted, .. }) => return Ok(Outcome::Interrupted),
             Ok(Converged { outcome: Outcome::Done, .. }) => {}
-            // Going back, one app's trouble must not keep the others away: it
-            // may even be theirs (a port that the failed revision gave away).
-            Err(error) if direction == Direction::Back => {
-                let failure = Failure::of(Some(app), &error);
-                tracing::warn!(app = %app.name, cause = failure.message, "cannot go back yet; going on with the others");
-                first_failure.get_or_insert(failure);
-            }
-            Err(error) => return Err(Failure::of(Some(app), &error)),
+            Err(error) => passed_by(&app.name, Failure::of(Some(app), &error))?,
         }
     }
     first_failure.map_or(Ok(Outcome::Done), Err)

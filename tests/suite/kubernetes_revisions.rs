@@ -1,0 +1,58 @@
+//! What a revision meets on a real Kubernetes API server, on its way forth and
+//! back: what can't leave, what can't be read, definitions that change, kinds
+//! that are not there.
+
+use std::time::Duration;
+
+use harness::between::{Between, Fault};
+use harness::cluster::{Cluster, Rules};
+use harness::kube_stage::{Stage, config_map, deployment, widget_definition};
+use harness::stage::condition;
+use harness::wait::until;
+use serde_json::{Value, json};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn value(cluster: &Cluster, space: &str, name: &str) -> Value {
+    cluster.get(space, "configmap", name)["data"]["value"].clone()
+}
+
+/// Somebody makes a definition of `Widget`, which is served from then on.
+fn define(cluster: &Cluster, group: &str) {
+    cluster.apply(&widget_definition(group).to_string());
+    let name = format!("customresourcedefinition/widgets.{group}");
+    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &name]);
+    until("it is served", LONG, || cluster.try_kubectl(&["get", &format!("widgets.{group}")]).ok());
+}
+
+fn widget(group: &str, spec: &Value) -> Value {
+    json!({"apiVersion": format!("{group}/v1"), "kind": "Widget", "metadata": {"name": "w"}, "spec": spec})
+}
+
+#[test]
+fn what_cannot_leave_keeps_no_other_app_from_going_back() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space.clone(), &[("shop", "")], "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    let good = stage.pushed("first");
+    // One that only the failed revision has, and that may not be deleted.
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [shop, extra]\n");
+    stage.app("extra", "");
+    stage.manifest("extra", "x.yaml", &[config_map("extra", "1")]);
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2"), deployment("never", 1)]);
+    between.set(Fault::Kept("extra"));
+    let bad = stage.push("is not well");
+    until("it is applied", LONG, || {
+        (value(cluster, &space, "map") == "2" && value(cluster, &space, "extra") == "1").then_some(())
+    });
+    until("the other app is back", LONG, || (value(cluster, &space, "map") == "1").then_some(()));
+    let status =
+        stage.device.wait("it says what it can't undo", 30, |status| condition(status, "RolledBack").is_some());
+    assert!(status["conditions"].to_string().contains("it is kept"), "{status:#}");
+    assert_eq!((&status["phase"], value(cluster, &space, "extra")), (&"rolling-back".into(), "1".into()));
+    between.set(Fault::None);
+    stage.device.wait_stalled(&good, &bad, 60);
+    assert_eq!(value(cluster, &space, "extra"), Value::Null);
+}
