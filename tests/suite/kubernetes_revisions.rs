@@ -56,3 +56,39 @@ fn what_cannot_leave_keeps_no_other_app_from_going_back() {
     stage.device.wait_stalled(&good, &bad, 60);
     assert_eq!(value(cluster, &space, "extra"), Value::Null);
 }
+
+#[test]
+fn a_bad_revision_goes_back_in_its_time_where_its_pods_cannot_be_read() {
+    let cluster = Cluster::shared();
+    let space = cluster.namespace();
+    let rules =
+        json!([{"apiGroups": ["", "apps"], "resources": ["configmaps", "deployments", "namespaces"], "verbs": ["*"]}]);
+    let user = cluster.user(&space, "blind", &Rules { namespaced: vec![], everywhere: Some(rules) });
+    let mut stage = Stage::by(&user, &cluster.kubectl_program(), space, &[("shop", "")], "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1"), deployment("web", 0)]);
+    let good = stage.pushed("first");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2"), deployment("web", 1)]);
+    let bad = stage.push("never available");
+    let status = stage.device.wait_stalled(&good, &bad, 45);
+    let said = condition(&status, "Healthy").expect("why it failed")["message"].to_string();
+    assert!(said.contains("Deployment.apps") && said.contains("replicas"), "its own status: {said}");
+    assert!(said.contains("(its pods can't be read: pods is forbidden"), "and what is missing: {said}");
+    assert_eq!(value(cluster, &stage.space, "map"), "1");
+}
+
+#[test]
+fn a_bad_revision_goes_back_in_its_time_where_a_kind_cannot_be_listed() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let mut stage = Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space, &[("shop", "")], "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1"), deployment("web", 0)]);
+    let good = stage.pushed("first");
+    between.set(Fault::Unread);
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2"), deployment("web", 1)]);
+    let bad = stage.push("not to be told");
+    let status = stage.device.wait_stalled(&good, &bad, 90);
+    let said = condition(&status, "Healthy").expect("why it failed")["message"].to_string();
+    assert!(said.contains("Deployment.apps") && said.contains("it can't be read: conversion failed"), "{said}");
+    assert_eq!(value(cluster, &stage.space, "map"), "1");
+}
