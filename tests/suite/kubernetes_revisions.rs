@@ -92,3 +92,39 @@ fn a_bad_revision_goes_back_in_its_time_where_a_kind_cannot_be_listed() {
     assert!(said.contains("Deployment.apps") && said.contains("it can't be read: conversion failed"), "{said}");
     assert_eq!(value(cluster, &stage.space, "map"), "1");
 }
+
+#[test]
+fn a_definition_changes_with_the_objects_that_need_it() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("defs", ""), ("things", "dependsOn: [defs]\n")]);
+    let group = format!("{}.example.com", stage.space);
+    let definition = |more: &[(&str, &str)]| {
+        let mut definition = widget_definition(&group);
+        let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        for (name, kind) in more {
+            spec["properties"][name] = json!({"type": kind});
+        }
+        definition
+    };
+    stage.manifest("defs", "x.yaml", &[definition(&[])]);
+    stage.manifest("things", "x.yaml", &[widget(&group, &json!({"size": 1}))]);
+    let space = stage.space.clone();
+    stage.pushed("first");
+    let live = || cluster.get(&space, &format!("widgets.{group}"), "w")["spec"].clone();
+
+    // By two apps, then by one: a field that the server does not know yet.
+    stage.manifest("defs", "x.yaml", &[definition(&[("colour", "string")])]);
+    stage.manifest("things", "x.yaml", &[widget(&group, &json!({"size": 1, "colour": "red"}))]);
+    stage.pushed("a colour");
+    assert_eq!(live(), json!({"size": 1, "colour": "red"}));
+    let good = stage.device.status().expect("a status")["revision"].as_str().expect("steady").to_owned();
+
+    // An object that is wrong by the new one, too, is refused in the server's words.
+    stage.manifest("defs", "x.yaml", &[definition(&[("colour", "string"), ("weight", "integer")])]);
+    stage.manifest("things", "x.yaml", &[widget(&group, &json!({"size": 2, "weight": "heavy"}))]);
+    let bad = stage.push("a weight that is none");
+    let status = stage.device.wait_stalled(&good, &bad, 90);
+    let said = status["conditions"].to_string();
+    assert!(said.contains("spec.weight: expected numeric"), "{said}");
+    assert_eq!(live(), json!({"size": 1, "colour": "red"}));
+}

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fleet::kubernetes::ObjectId;
+use fleet::kubernetes::{Kind, ObjectId};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Deleted, Meta, Resource};
 use super::cache::Cache;
 use super::managed::{given_back, handed_over};
-use super::objects::named;
+use super::objects::{defined_by, named};
 use super::owner::DIGEST;
 use super::plan::{Action, creating};
 use crate::ports::runtime::{Hinted, Object, RuntimeError};
@@ -30,6 +30,24 @@ pub(super) struct Hands<'a> {
     pub(super) api: &'a Arc<Api>,
     pub(super) cache: &'a Cache,
     pub(super) prints: &'a Prints,
+    pub(super) defined: &'a Defined,
+}
+
+/// The kinds whose definition was applied, and when: for a moment the server
+/// may judge an object by the one before.
+#[derive(Default)]
+pub(super) struct Defined(Mutex<BTreeMap<Kind, Instant>>);
+
+impl Defined {
+    fn note(&self, definition: &Value) {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.extend(defined_by(definition).into_iter().map(|it| (it.kind, Instant::now())));
+    }
+
+    fn is_young(&self, kind: &Kind) -> bool {
+        let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.get(kind).is_some_and(|since| since.elapsed() < YOUNG)
+    }
 }
 
 /// By what the agent sees that its fields are still its own: the object's uid,
@@ -93,7 +111,10 @@ impl Hands<'_> {
                 Err(error) if error.is_missing() && is_self(&error, id) => {
                     return Err(RuntimeError::Changed { object });
                 }
-                Err(error) if is_young(&error) && began.elapsed() < YOUNG => {
+                Err(error)
+                    if (is_young(&error) && began.elapsed() < YOUNG)
+                        || ((error.is_invalid() || error.is_misshapen()) && self.defined.is_young(&id.kind)) =>
+                {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 Err(error) if error.is_invalid() && replace && fresh.is_none() => {
@@ -242,6 +263,7 @@ impl Hands<'_> {
             let Some(found) = found else { return Err(RuntimeError::Changed { object }) };
             let mut conditions = found["status"]["conditions"].as_array().into_iter().flatten();
             if conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True") {
+                self.defined.note(&found);
                 break;
             }
             if !patience.is_left().await {

@@ -123,8 +123,11 @@ pub(super) async fn manifests(
 /// The kinds that the definitions among these manifests bring: the server
 /// can't know them yet.
 pub(super) fn definitions(manifests: &[Manifest]) -> Vec<Resource> {
-    let definitions = manifests.iter().filter(|it| it.kind.is("apiextensions.k8s.io", "CustomResourceDefinition"));
-    definitions.flat_map(|manifest| defined_by(&manifest.object)).collect()
+    manifests.iter().filter(|it| is_definition(&it.kind)).flat_map(|manifest| defined_by(&manifest.object)).collect()
+}
+
+pub(super) fn is_definition(kind: &Kind) -> bool {
+    kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
 }
 
 /// The versions of its kind that one definition has served.

@@ -11,9 +11,10 @@ use super::api::{Api, Meta, Resource, Resources};
 use super::cache::Cache;
 use super::execute::Prints;
 use super::kustomize::Kustomize;
-use super::objects::{self, Claims, Wanted, brings, id_of, spec_of};
+use super::objects::{self, Claims, Wanted, brings, defined_by, id_of, is_definition, spec_of};
 use super::owner::{DIGEST, FLEET, Owner, owner};
 use super::plan::Standing;
+use crate::ports::Reason as _;
 use crate::ports::runtime::{RuntimeError, Task};
 
 /// From so many missing objects of a kind on, the kind is listed instead of
@@ -83,6 +84,29 @@ impl Sight<'_> {
             defined.extend(objects::definitions(&manifests));
         }
         Ok(defined)
+    }
+
+    /// The kinds whose definition an app of the revision brings or changes: the
+    /// server judges their objects by the old one until that is applied.
+    pub(super) async fn redefined(&self, task: &Task<'_>) -> Result<BTreeSet<Kind>, RuntimeError> {
+        let mut kinds = BTreeSet::new();
+        for app in task.beside {
+            let Some(spec) = spec_of(app) else { continue };
+            let objects = match self.objects(task, app, spec).await {
+                Ok(objects) => objects,
+                Err(error) if error.is_transient() => return Err(error),
+                // What is wrong with another app is said when it is prepared.
+                Err(_) => continue,
+            };
+            for it in objects.iter().filter(|it| is_definition(&it.id.kind)) {
+                let live = self.api.get_meta(&it.resource, None, &it.id.name).await;
+                let live = live.map_err(|error| error.reading(&it.id.to_string()))?;
+                if live.is_none_or(|live| live.annotations.get(DIGEST) != Some(&it.digest)) {
+                    kinds.extend(defined_by(&it.object).into_iter().map(|defined| defined.kind));
+                }
+            }
+        }
+        Ok(kinds)
     }
 
     /// Has the kinds of what is wanted and of what is owned at hand.

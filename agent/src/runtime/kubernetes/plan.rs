@@ -12,8 +12,8 @@ use fleet::kubernetes::{Kind, ObjectId};
 use serde_json::Value;
 
 use super::api::{Meta, Resource};
-use super::objects::{Claims, Wanted, id_of, named};
-use super::order::removal_rank;
+use super::objects::{Claims, Wanted, id_of, is_definition, named};
+use super::order::{is_custom, removal_rank};
 use super::owner::{APP, FLEET, MANAGED_BY, PRUNE};
 use crate::ports::runtime::{Inventory, Object, Plan, RuntimeError, Step, Verb};
 
@@ -204,7 +204,7 @@ fn is_kept(kind: &Kind, prune: &PrunePolicy) -> bool {
 
 /// What others are made in, or by.
 fn is_ground(kind: &Kind) -> bool {
-    kind.is("", "Namespace") || kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
+    kind.is("", "Namespace") || is_definition(kind)
 }
 
 /// With these goes what they hold: only once the device is steady.
@@ -270,7 +270,7 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
             replace: scene.replace.contains(&wanted.id.kind.kind),
         },
     });
-    if wanted.id.kind.is("apiextensions.k8s.io", "CustomResourceDefinition") {
+    if is_definition(&wanted.id.kind) {
         steps.push(Step {
             verb: Verb::Wait,
             object: named(&wanted.id),
