@@ -128,3 +128,36 @@ fn a_definition_changes_with_the_objects_that_need_it() {
     assert!(said.contains("spec.weight: expected numeric"), "{said}");
     assert_eq!(live(), json!({"size": 1, "colour": "red"}));
 }
+
+#[test]
+fn an_app_whose_kind_is_gone_holds_up_no_other() {
+    // Its own: an extension of the API that is down concerns whoever asks what a server knows.
+    let cluster = Cluster::start();
+    let spec = json!({"group": "metrics.example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10, "insecureSkipTLSVerify": true, "service": {"name": "gone", "namespace": "default", "port": 443}});
+    let down = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1.metrics.example.com"}, "spec": spec});
+    let mut stage = Stage::new(&cluster, &[("a", ""), ("b", "")]);
+    let group = format!("{}.example.com", stage.space);
+    define(&cluster, &group);
+    stage.manifest("a", "x.yaml", &[config_map("one", "1"), config_map("two", "1")]);
+    stage.manifest("b", "x.yaml", &[widget(&group, &json!({"size": 1})), config_map("b", "1")]);
+    stage.pushed("first");
+    // Somebody takes the definition away; the agent starts anew and learns that.
+    cluster.kubectl(&["delete", "customresourcedefinition", &format!("widgets.{group}")]);
+    stage.device.kill();
+    stage.start();
+    stage.manifest("a", "x.yaml", &[config_map("one", "1")]);
+    stage.pushed("another app drops something");
+    assert_eq!(cluster.get(&stage.space, "configmap", "two"), Value::Null);
+
+    // The app itself drops what is gone with its kind, whatever else is down.
+    cluster.apply(&down.to_string());
+    until("the server finds it down", LONG, || {
+        let found = cluster.get("default", "apiservice", "v1.metrics.example.com");
+        (found["status"]["conditions"][0]["status"] == "False").then_some(())
+    });
+    stage.device.kill();
+    stage.start();
+    stage.manifest("b", "x.yaml", &[config_map("b", "2")]);
+    stage.pushed("it drops its own");
+    assert_eq!(value(&cluster, &stage.space, "b"), "2");
+}

@@ -194,6 +194,16 @@ pub(super) fn wanted(
     Ok(all)
 }
 
+/// What an app may want, by its manifests alone: in a namespace or in none.
+pub(super) fn possible(spec: &KubernetesSpec, manifests: Vec<Manifest>, brings: Option<&str>) -> Vec<ObjectId> {
+    let ids = manifests.into_iter().flat_map(|it| {
+        let namespace = it.namespace.or_else(|| spec.namespace.clone()).unwrap_or_else(|| "default".to_owned());
+        let (kind, name) = (it.kind, it.name);
+        [None, Some(namespace)].map(|namespace| ObjectId { kind: kind.clone(), namespace, name: name.clone() })
+    });
+    ids.chain(brings.map(namespace)).collect()
+}
+
 fn resource(manifest: &Manifest, resources: &Resources, defined: &[Resource]) -> Result<Resource, RuntimeError> {
     let version = manifest.api_version.as_str();
     if let Some(known) = resources.resource(&manifest.kind, Some(version)) {

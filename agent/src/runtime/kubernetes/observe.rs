@@ -210,7 +210,7 @@ impl Sight<'_> {
         for id in gone {
             // A kind that is no longer served has no objects; one whose server is away may have.
             let Some(resource) = resources.resource(&id.kind, None) else {
-                if resources.is_partial() {
+                if resources.is_group_stale(&id.kind.group) {
                     return Err(RuntimeError::Observe {
                         what: id.to_string(),
                         source: "a service behind the API does not answer".into(),
@@ -232,9 +232,17 @@ impl Sight<'_> {
         let mut claims = Claims::new();
         for app in task.beside.iter().filter(|app| app.name != *task.app) {
             let Some(spec) = spec_of(app) else { continue };
-            for it in self.objects(task, app, spec).await? {
-                claims.insert(it.id, app.name.clone());
-            }
+            let theirs = match self.objects(task, app, spec).await {
+                Ok(theirs) => theirs.into_iter().map(|it| it.id).collect(),
+                Err(error) if error.is_transient() => return Err(error),
+                // The server does not know all of it (any more): no fault of this
+                // app, and what it may be is spared.
+                Err(_) => {
+                    let manifests = objects::manifests(app, spec, task.blobs, self.kustomize).await?;
+                    objects::possible(spec, manifests, brings(task.beside, app))
+                }
+            };
+            claims.extend(theirs.into_iter().map(|id| (id, app.name.clone())));
         }
         Ok(claims)
     }
