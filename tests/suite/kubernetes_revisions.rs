@@ -161,3 +161,20 @@ fn an_app_whose_kind_is_gone_holds_up_no_other() {
     stage.pushed("it drops its own");
     assert_eq!(value(&cluster, &stage.space, "b"), "2");
 }
+
+#[test]
+fn a_device_that_has_nothing_yet_waits_for_what_it_lacks() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("shop", "")]);
+    let group = format!("{}.example.com", stage.space);
+    stage.manifest("shop", "x.yaml", &[widget(&group, &json!({"size": 1}))]);
+    let first = stage.push("first");
+    let status = stage.device.wait("it says what it lacks", 30, |status| condition(status, "Prepared").is_some());
+    let said = condition(&status, "Prepared").expect("just seen");
+    assert_eq!(said["reason"], "Refused", "{status:#}");
+    assert!(said["message"].to_string().contains(&format!("has no Widget in {group}/v1")), "{status:#}");
+    assert_eq!((&status["phase"], &status["blocked"]), (&"preparing".into(), &json!([])));
+    define(cluster, &group);
+    stage.device.wait_steady(&first, 60);
+    assert_eq!(cluster.get(&stage.space, &format!("widgets.{group}"), "w")["spec"]["size"], 1);
+}
