@@ -46,6 +46,28 @@ fn drift_is_repaired_soon_after_the_server_of_a_starting_agent_is_back() {
 }
 
 #[test]
+fn what_is_burgees_stays_so_without_a_mark_and_with_an_owner() {
+    let cluster = Cluster::shared();
+    let mut stage = shop(cluster, &[config_map("map", "1")]);
+    let space = stage.space.clone();
+    let get = || cluster.get(&space, "configmap", "map");
+    for label in ["burgee.dev/app", "burgee.dev/fleet", "app.kubernetes.io/managed-by"] {
+        let before = get()["metadata"]["labels"][label].clone();
+        cluster.kubectl(&["-n", &space, "label", "configmap", "map", &format!("{label}-")]);
+        until(&format!("{label} is put back"), LONG, || (get()["metadata"]["labels"][label] == before).then_some(()));
+    }
+    let boss = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "boss", "namespace": space}});
+    cluster.apply(&boss.to_string());
+    let uid = cluster.get(&space, "configmap", "boss")["metadata"]["uid"].clone();
+    let owners = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "boss", "uid": uid, "controller": true}]);
+    patch(cluster, &space, "map", &json!({"metadata": {"ownerReferences": owners}, "data": {"value": "drifted"}}));
+    until("drift is repaired all the same", LONG, || (get()["data"]["value"] == "1").then_some(()));
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2")]);
+    stage.pushed("second");
+    assert_eq!((&get()["data"]["value"], &get()["metadata"]["ownerReferences"]), (&"2".into(), &owners));
+}
+
+#[test]
 fn a_fight_over_one_object_leaves_no_other_unrepaired() {
     let cluster = Cluster::shared();
     let stage = shop(cluster, &[config_map("map", "1"), deployment("web", 0)]);

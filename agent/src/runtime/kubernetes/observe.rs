@@ -171,14 +171,13 @@ impl Sight<'_> {
         if meta.is_deleting {
             return Standing::Leaving(meta);
         }
-        match owner(&meta, task.fleet.as_str()) {
+        let made = owned && meta.print.is_some();
+        match owner(&meta, task.fleet.as_str(), made) {
             Owner::Ours(app) if app == task.app.as_str() => {}
             // Another app of this fleet had it: handed over.
             Owner::Ours(app) => return Standing::Differs(meta, format!("handed over by app {app}")),
             // We applied it once; somebody took our marks away.
-            Owner::Nobody(_) if owned && meta.print.is_some() => {
-                return Standing::Differs(meta, "its labels".to_owned());
-            }
+            Owner::Nobody(_) if made => return Standing::Differs(meta, "its labels".to_owned()),
             Owner::Nobody(_) if spec.adopt => return Standing::Adopted(meta),
             Owner::Nobody(words) | Owner::Other(words) => return Standing::Foreign(words),
         }
