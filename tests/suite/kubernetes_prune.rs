@@ -333,3 +333,25 @@ fn more_than_may_go_stays_until_an_operator_says_so() {
     until("all that should", LONG, || (!is_alive(cluster, &stage.space, "configmap", "c")).then_some(()));
     assert!(is_alive(cluster, &stage.space, "configmap", "a"));
 }
+
+#[test]
+fn a_namespace_that_is_somebodys_is_used_and_left_as_it_is() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[]);
+    let home = cluster.namespace();
+    let labels = || cluster.get("", "namespace", &home)["metadata"]["labels"].clone();
+    let before = labels();
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [shop]\n");
+    housed(&stage, "shop", &home, "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    stage.pushed("first");
+    stage.device.wait("it is well", 30, |status| {
+        status["apps"][0]["health"] == "healthy" && status["apps"][0]["sync"] == "synced"
+    });
+    assert!(is_alive(cluster, &home, "configmap", "map"));
+    assert_eq!(labels(), before, "it bears no mark of ours");
+    leaves(&mut stage, "");
+    compared(&stage);
+    assert!(!is_alive(cluster, &home, "configmap", "map"));
+    assert!(is_alive(cluster, "", "namespace", &home), "it stays");
+}

@@ -29,6 +29,8 @@ pub(super) struct Wanted {
     /// Over all of it; also one of its marks.
     pub(super) digest: String,
     pub(super) rank: u16,
+    /// A namespace that `createNamespace` asks for, of no manifest.
+    pub(super) brought: bool,
 }
 
 pub(super) fn spec_of(app: &DesiredApp) -> Option<&KubernetesSpec> {
@@ -187,7 +189,7 @@ pub(super) fn wanted(
                 .cloned()
                 .ok_or_else(|| refused(&id, "the API server knows no namespaces".to_owned(), None))?;
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            all.push(marked(fleet, app, id, resource, object));
+            all.push(Wanted { brought: true, ..marked(fleet, app, id, resource, object) });
         }
     }
     all.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
@@ -250,7 +252,7 @@ fn marked(fleet: &FleetName, app: &DesiredApp, id: ObjectId, resource: Resource,
     let digest = Digest::of(object.to_string().as_bytes()).to_string();
     object["metadata"]["annotations"][DIGEST] = digest.as_str().into();
     let rank = rank(&id.kind, resource.namespaced);
-    Wanted { id, resource, object, digest, rank }
+    Wanted { id, resource, object, digest, rank, brought: false }
 }
 
 /// A secret's `stringData` as `data`: the server keeps that alone, and would

@@ -179,6 +179,8 @@ impl Sight<'_> {
             // We applied it once; somebody took our marks away.
             Owner::Nobody(_) if made => return Standing::Differs(meta, "its labels".to_owned()),
             Owner::Nobody(_) if spec.adopt => return Standing::Adopted(meta),
+            // What is asked for is that it is there.
+            Owner::Nobody(_) | Owner::Other(_) if it.brought => return Standing::Theirs,
             Owner::Nobody(words) | Owner::Other(words) => return Standing::Foreign(words),
         }
         if meta.annotations.get(DIGEST) != Some(&it.digest) {

@@ -58,6 +58,8 @@ pub(super) enum Standing {
     Foreign(String),
     /// There, and to be taken over.
     Adopted(Meta),
+    /// Somebody else's, and used as it is.
+    Theirs,
     /// As it is wanted.
     Same,
     /// Ours; what differs, in words.
@@ -117,7 +119,9 @@ pub(super) fn plan(scene: &Scene<'_>) -> Result<Plan<Action>, RuntimeError> {
     }
     let mut added = Vec::new();
     for (wanted, standing) in scene.wanted.iter().zip(scene.standing) {
-        inventory.insert(named(&wanted.id), wanted.digest.clone());
+        if !matches!(standing, Standing::Theirs) {
+            inventory.insert(named(&wanted.id), wanted.digest.clone());
+        }
         additions(scene, wanted, standing, &mut added);
     }
     // Within a rank: what has to be gone first, the objects, what has to be served.
@@ -229,7 +233,7 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
     let rank = if is_last { u16::MAX } else { wanted.rank };
     let group = |place: u32| Some(ADDED + u32::from(rank) * PLACES + place);
     let (verb, why, uid) = match standing {
-        Standing::Same | Standing::Foreign(_) => return,
+        Standing::Same | Standing::Foreign(_) | Standing::Theirs => return,
         Standing::Missing => (Verb::Create, "missing".to_owned(), None),
         Standing::Adopted(meta) => (Verb::Adopt, "nobody claims it".to_owned(), Some(&meta.uid)),
         Standing::Differs(meta, why) => (Verb::Update, why.clone(), Some(&meta.uid)),

@@ -36,7 +36,14 @@ fn wanted(text: &str) -> Wanted {
     let id = id(text);
     let resource = resource(&id);
     let rank = rank(&id.kind, resource.namespaced);
-    Wanted { object: json!({"metadata": {"name": id.name}}), digest: "d".to_owned(), resource, rank, id }
+    Wanted {
+        object: json!({"metadata": {"name": id.name}}),
+        digest: "d".to_owned(),
+        resource,
+        rank,
+        id,
+        brought: false,
+    }
 }
 
 /// Ours, of an app.
