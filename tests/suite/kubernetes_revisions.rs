@@ -178,3 +178,30 @@ fn a_device_that_has_nothing_yet_waits_for_what_it_lacks() {
     stage.device.wait_steady(&first, 60);
     assert_eq!(cluster.get(&stage.space, &format!("widgets.{group}"), "w")["spec"]["size"], 1);
 }
+
+#[test]
+fn what_a_failed_revision_handed_over_is_handed_back() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[("a", "")]);
+    let space = stage.space.clone();
+    let moved = || cluster.get(&space, "configmap", "moved")["metadata"].clone();
+    stage.manifest("a", "x.yaml", &[config_map("kept", "1"), config_map("moved", "1")]);
+    let good = stage.pushed("first");
+    let uid = moved()["uid"].clone();
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [a, b]\n");
+    stage.app("b", "");
+    stage.manifest("a", "x.yaml", &[config_map("kept", "1")]);
+    stage.manifest("b", "x.yaml", &[config_map("moved", "2"), deployment("never", 1)]);
+    let bad = stage.push("to another app, which is not well");
+    until("it is handed over", LONG, || (moved()["labels"]["burgee.dev/app"] == "b").then_some(()));
+    stage.device.wait_stalled(&good, &bad, 60);
+    assert_eq!((&moved()["uid"], &moved()["labels"]["burgee.dev/app"]), (&uid, &"a".into()));
+    // The other app has left: it is the first one's to drop, or not.
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [a]\n");
+    stage.manifest("a", "x.yaml", &[config_map("kept", "2"), config_map("moved", "3")]);
+    stage.pushed("it stays with the first");
+    assert_eq!((&moved()["uid"], value(cluster, &space, "moved")), (&uid, "3".into()));
+    stage.manifest("a", "x.yaml", &[config_map("kept", "2")]);
+    stage.pushed("it goes");
+    assert_eq!(moved(), Value::Null);
+}

@@ -20,6 +20,8 @@ use crate::ports::runtime::{Hinted, Object, RuntimeError};
 
 /// An object that is deleted may take its time: pods stop, finalizers run.
 const GONE: Duration = Duration::from_secs(120);
+/// What has an operator to finish it, before that goes, too.
+const FINISHED: Duration = Duration::from_secs(30);
 /// A definition is served within a moment.
 const SERVED: Duration = Duration::from_secs(60);
 /// A name whose namespace was just made may be refused for a moment.
@@ -84,7 +86,7 @@ impl Hands<'_> {
                 self.apply(id, resource, body, digest, *replace).await
             }
             Action::Release { id, resource, uid } => self.release(id, resource, uid).await,
-            Action::Delete { id, resource, uid } => self.delete(id, resource, uid).await,
+            Action::Delete { id, resource, uid, finishes } => self.delete(id, resource, uid, *finishes).await,
             Action::AwaitGone { id, resource, uid } => self.until_gone(id, resource, uid).await,
             Action::AwaitServed { id, resource } => self.until_served(id, resource).await,
         }
@@ -219,13 +221,17 @@ impl Hands<'_> {
         Ok(())
     }
 
-    async fn delete(&self, id: &ObjectId, resource: &Resource, uid: &str) -> Result<(), RuntimeError> {
+    async fn delete(&self, id: &ObjectId, resource: &Resource, uid: &str, finishes: bool) -> Result<(), RuntimeError> {
         let object = named(id);
         let deleted = self.api.delete(resource, id.namespace.as_deref(), &id.name, uid, false).await;
         match deleted {
             // Another object has the name by now: it is not ours.
             Err(error) if error.is_conflict() => return Err(RuntimeError::Changed { object }),
             Err(error) => return Err(error.step("delete", &object)),
+            Ok(Deleted::Going) if finishes && !self.is_gone(id, resource, uid, FINISHED).await? => {
+                // It stays owned, and holds its definition and its namespace.
+                tracing::warn!(%object, "its finalizers hold it: what should clear them has not yet; going on");
+            }
             Ok(Deleted::Gone | Deleted::Going) => {}
         }
         self.prints.forget(id);
@@ -234,24 +240,36 @@ impl Hands<'_> {
     }
 
     async fn until_gone(&self, id: &ObjectId, resource: &Resource, uid: &str) -> Result<(), RuntimeError> {
-        let object = named(id);
-        let mut patience = Patience::new(GONE);
-        loop {
-            let meta = self.api.get_meta(resource, id.namespace.as_deref(), &id.name).await;
-            let meta = meta.map_err(|error| error.reading(&object.to_string()))?;
-            if meta.is_none_or(|meta| meta.uid != uid) {
-                break;
-            }
-            if !patience.is_left().await {
-                let message = format!("it is not gone after {} s", GONE.as_secs());
-                let hint = "see its finalizers with `kubectl get -o yaml`, and what should clear them".to_owned();
-                let source = Box::new(Hinted { message, hint });
-                return Err(RuntimeError::Step { action: "wait for", object, transient: true, source });
-            }
+        if !self.is_gone(id, resource, uid, GONE).await? {
+            let message = format!("it is not gone after {} s", GONE.as_secs());
+            let hint = "see its finalizers with `kubectl get -o yaml`, and what should clear them".to_owned();
+            let source = Box::new(Hinted { message, hint });
+            return Err(RuntimeError::Step { action: "wait for", object: named(id), transient: true, source });
         }
         self.prints.forget(id);
         self.cache.remove(id);
         Ok(())
+    }
+
+    /// Whether it is gone within this time.
+    async fn is_gone(
+        &self,
+        id: &ObjectId,
+        resource: &Resource,
+        uid: &str,
+        limit: Duration,
+    ) -> Result<bool, RuntimeError> {
+        let mut patience = Patience::new(limit);
+        loop {
+            let meta = self.api.get_meta(resource, id.namespace.as_deref(), &id.name).await;
+            let meta = meta.map_err(|error| error.reading(&named(id).to_string()))?;
+            if meta.is_none_or(|meta| meta.uid != uid) {
+                return Ok(true);
+            }
+            if !patience.is_left().await {
+                return Ok(false);
+            }
+        }
     }
 
     async fn until_served(&self, id: &ObjectId, resource: &Resource) -> Result<(), RuntimeError> {

@@ -190,6 +190,7 @@ impl Runtime for KubernetesRuntime {
             inventory: task.inventory,
             left: &left,
             claims: &claims,
+            beside: task.beside,
             prune: settings.map_or(&lost, |app| &app.prune),
             replace: &objects::replaceable(task.want, task.had, task.back),
             borrowed: task.borrowed,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleet::desired::PrunePolicy;
+use fleet::desired::{DesiredApp, PrunePolicy};
 use fleet::kubernetes::{Kind, ObjectId};
 use serde_json::Value;
 
@@ -42,8 +42,9 @@ pub enum Action {
     },
     /// Takes burgee's marks off the object of that uid: it is nobody's then.
     Release { id: ObjectId, resource: Resource, uid: String },
-    /// Deletes the object of that uid.
-    Delete { id: ObjectId, resource: Resource, uid: String },
+    /// Deletes the object of that uid. `finishes`: somebody who may go next has
+    /// something to finish for it, and gets a while.
+    Delete { id: ObjectId, resource: Resource, uid: String, finishes: bool },
     /// Waits until an object that is on its way out is gone.
     AwaitGone { id: ObjectId, resource: Resource, uid: String },
     /// Waits until a definition is served.
@@ -80,6 +81,8 @@ pub(super) struct Scene<'a> {
     pub(super) left: &'a BTreeMap<ObjectId, (Resource, Meta)>,
     /// What the other apps of the revision want.
     pub(super) claims: &'a Claims,
+    /// All apps of the revision.
+    pub(super) beside: &'a [DesiredApp],
     pub(super) prune: &'a PrunePolicy,
     pub(super) replace: &'a [String],
     /// What was there before burgee: given back, not deleted.
@@ -112,7 +115,9 @@ pub(super) fn plan(scene: &Scene<'_>) -> Result<Plan<Action>, RuntimeError> {
     }
     let mut inventory = Inventory::new();
     let mut steps = removals(scene);
-    for id in scene.held.iter().filter(|(_, held)| **held == Held::ForNow).map(|(id, _)| named(id)) {
+    let held = scene.held.iter().filter(|(_, held)| **held == Held::ForNow).map(|(id, _)| id);
+    let late = scene.left.iter().filter(|(id, (_, meta))| lingers(scene, id, meta)).map(|(id, _)| id);
+    for id in held.chain(late).map(named) {
         if let Some(digest) = scene.inventory.get(&id) {
             inventory.insert(id, digest.clone());
         }
@@ -144,7 +149,9 @@ fn fate(scene: &Scene<'_>, id: &ObjectId, meta: &Meta) -> Fate {
     let ours = label(MANAGED_BY) == Some("burgee") && label(FLEET) == Some(scene.fleet);
     // Wanted, handed over, or somebody's by now: nothing to delete, and no longer this app's.
     let wanted = scene.wanted.iter().any(|it| it.id == *id) || scene.claims.contains_key(id);
-    if wanted || !ours || label(APP) != Some(scene.app) || meta.is_deleting {
+    // One that is marked as an app's that is here is that app's to delete, by its own settings.
+    let is_here = |app: &str| app != scene.app && scene.beside.iter().any(|other| other.name.as_str() == app);
+    if wanted || !ours || label(APP).is_none_or(is_here) || meta.is_deleting {
         return Fate::Nothing;
     }
     if scene.borrowed.contains(&named(id)) {
@@ -152,6 +159,22 @@ fn fate(scene: &Scene<'_>, id: &ObjectId, meta: &Meta) -> Fate {
     }
     let marked = meta.annotations.get(PRUNE).is_some_and(|value| value == "disabled");
     if marked || is_kept(&id.kind, scene.prune) { Fate::Nothing } else { Fate::Goes }
+}
+
+/// What stays this app's though it does not want it: what finalizers may hold
+/// for a while, and what another app is to take over and has not yet.
+fn lingers(scene: &Scene<'_>, id: &ObjectId, meta: &Meta) -> bool {
+    let label = |key: &str| meta.labels.get(key).map(String::as_str);
+    let own = [(MANAGED_BY, "burgee"), (FLEET, scene.fleet), (APP, scene.app)];
+    let goes = || meta.is_deleting || fate(scene, id, meta) == Fate::Goes;
+    own.iter().all(|(key, value)| label(key) == Some(value))
+        && (scene.claims.contains_key(id) || (finishes(&id.kind, meta) && goes()))
+}
+
+/// Whether somebody, an operator that runs beside it as a rule, finishes what
+/// an object stands for before it is gone.
+pub(super) fn finishes(kind: &Kind, meta: &Meta) -> bool {
+    meta.has_finalizers && is_custom(kind)
 }
 
 /// What is owned and still there, by what becomes of it.
@@ -177,6 +200,7 @@ fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
 fn removal(scene: &Scene<'_>, id: &ObjectId, resource: &Resource, meta: &Meta) -> Step<Action> {
     let object = named(id);
     let given_back = scene.borrowed.contains(&object);
+    let finishes = finishes(&id.kind, meta);
     let (id, resource, uid) = (id.clone(), resource.clone(), meta.uid.clone());
     let group = Some(removal_rank(&id.kind, resource.namespaced).into());
     if given_back {
@@ -190,7 +214,7 @@ fn removal(scene: &Scene<'_>, id: &ObjectId, resource: &Resource, meta: &Meta) -
         why: "no longer wanted".to_owned(),
         after_steady: holds_data(&id.kind),
         group,
-        data: Action::Delete { id, resource, uid },
+        data: Action::Delete { id, resource, uid, finishes },
     }
 }
 
