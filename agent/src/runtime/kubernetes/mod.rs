@@ -217,7 +217,9 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {
-        self.targets.retain(&keep.iter().flat_map(|kept| &kept.desired.apps).map(|app| &app.name).collect());
+        let apps = keep.iter().flat_map(|kept| &kept.desired.apps).map(|app| &app.name).collect();
+        self.targets.retain(&apps);
+        self.cache.retain(&apps);
         let specs = keep.iter().flat_map(|kept| &kept.desired.apps).filter_map(|app| Some((&app.name, spec_of(app)?)));
         self.kustomize.sweep(specs.filter(|(_, spec)| spec.kustomize)).map_err(|error| RuntimeError::Observe {
             what: "the renderings of kustomizations".to_owned(),
