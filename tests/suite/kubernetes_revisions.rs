@@ -205,3 +205,25 @@ fn what_a_failed_revision_handed_over_is_handed_back() {
     stage.pushed("it goes");
     assert_eq!(moved(), Value::Null);
 }
+
+#[test]
+fn what_no_app_came_to_take_over_goes_when_no_app_wants_it() {
+    let cluster = Cluster::shared();
+    let a = "onFailure: hold\nprune: {maxDelete: 100%}\n";
+    let mut stage = Stage::new(cluster, &[("a", a), ("b", "dependsOn: [a]\ndrift: {mode: report}\n")]);
+    let space = stage.space.clone();
+    let moved = || cluster.get(&space, "configmap", "moved")["metadata"].clone();
+    stage.manifest("a", "x.yaml", &[config_map("kept", "1"), config_map("moved", "1")]);
+    stage.manifest("b", "x.yaml", &[config_map("other", "1")]);
+    stage.pushed("first");
+    // The one gives it away and is not well, the other waits for it.
+    stage.manifest("a", "x.yaml", &[config_map("kept", "2"), deployment("never", 1)]);
+    stage.manifest("b", "x.yaml", &[config_map("other", "1"), config_map("moved", "1")]);
+    let held = stage.push("half a hand-over");
+    stage.device.wait("it stays there", 60, |status| status["phase"] == "stalled" && status["revision"] == held);
+    assert_eq!(moved()["labels"]["burgee.dev/app"], "a");
+    stage.manifest("a", "x.yaml", &[config_map("kept", "3")]);
+    stage.manifest("b", "x.yaml", &[config_map("other", "1")]);
+    stage.pushed("nobody wants it");
+    assert_eq!(moved(), Value::Null);
+}
