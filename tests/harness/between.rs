@@ -25,6 +25,10 @@ pub enum Fault {
     Forgetful,
     /// The `ConfigMap` of that name is not there for who asks for it.
     Hidden(&'static str),
+    /// The `ConfigMap` of that name may not be deleted.
+    Kept(&'static str),
+    /// 500 to a list of an app's `Deployment`s.
+    Unread,
     /// 503 to a quarter of what is asked about a `ConfigMap`, and no word on when to come again.
     Busy,
     /// 429 to as many, and to come again in a second.
@@ -107,6 +111,8 @@ fn write(path: &Path, folder: &str, port: u16, upstream: &str, fault: Fault) {
     );
     let lists = "location ~ ^/api/v1/(namespaces/[^/]+/)?configmaps$";
     let missing = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","message":"not found","code":404}"#;
+    let kept = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"it is kept","code":403}"#;
+    let unread = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"InternalError","message":"conversion failed","code":500}"#;
     let gone = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","message":"too old resource version","code":410}"#;
     let forgotten = if fault == Fault::Forgetful {
         format!("if ($arg_watch = true) {{ return 410 '{gone}'; }}")
@@ -118,6 +124,8 @@ fn write(path: &Path, folder: &str, port: u16, upstream: &str, fault: Fault) {
         Fault::Error => format!("{lists} {{ return 500 '{{}}'; }}"),
         Fault::EmptyList | Fault::Forgetful => format!("{lists} {{ default_type application/json; {forgotten} return 200 '{{\"kind\":\"List\",\"metadata\":{{\"resourceVersion\":\"1\"}},\"items\":[]}}'; }}"),
         Fault::Hidden(name) => format!("location ~ /configmaps/{name}$ {{ default_type application/json; if ($request_method = GET) {{ return 404 '{missing}'; }} {pass} }}"),
+        Fault::Kept(name) => format!("location ~ /configmaps/{name}$ {{ default_type application/json; if ($request_method = DELETE) {{ return 403 '{kept}'; }} {pass} }}"),
+        Fault::Unread => format!("location ~ /deployments$ {{ default_type application/json; if ($args ~ \"burgee.dev%2Fapp\") {{ return 500 '{unread}'; }} {pass} }}"),
         Fault::WatchHangs(port) => "location ~ ^/api/v1/configmaps$ { if ($arg_watch = true) { proxy_pass http://127.0.0.1:PORT; } PASS }".replace("PORT", &port.to_string()).replace("PASS", &pass),
         Fault::TooMany => "location ~ ^/api/v1/namespaces/[^/]+/configmaps/ { set $turn $request_id; if ($turn ~ ^[0-3]) { add_header Retry-After 1 always; return 429 '{}'; } PASS }".replace("PASS", &pass),
         Fault::Busy => "location ~ ^/api/v1/namespaces/[^/]+/configmaps/ { set $turn $request_id; if ($turn ~ ^[0-3]) { return 503 '{}'; } PASS }".replace("PASS", &pass),

@@ -160,6 +160,7 @@ fn what_is_not_ours_is_named_and_left_alone_unless_it_may_be_taken_over() {
     let status = stage.device.wait_stalled(&good, &refused, 60);
     let said = status["conditions"].to_string();
     assert!(said.contains("ConfigMap") && said.contains("managed by Helm"), "{said}");
+    assert!(said.contains("hint: `adopt: true` in app.yaml takes it over") && !said.contains("remove"), "{said}");
     assert_eq!(cluster.get(&space, "configmap", "ours")["data"]["value"], "1", "nothing was changed");
     assert_eq!(cluster.get(&space, "configmap", "theirs")["data"]["value"], "theirs");
     // `adopt` takes what nobody manages, and nothing else.

@@ -333,3 +333,66 @@ fn more_than_may_go_stays_until_an_operator_says_so() {
     until("all that should", LONG, || (!is_alive(cluster, &stage.space, "configmap", "c")).then_some(()));
     assert!(is_alive(cluster, &stage.space, "configmap", "a"));
 }
+
+#[test]
+fn a_namespace_that_is_somebodys_is_used_and_left_as_it_is() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[]);
+    let home = cluster.namespace();
+    let labels = || cluster.get("", "namespace", &home)["metadata"]["labels"].clone();
+    let before = labels();
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [shop]\n");
+    housed(&stage, "shop", &home, "");
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    stage.pushed("first");
+    stage.device.wait("it is well", 30, |status| {
+        status["apps"][0]["health"] == "healthy" && status["apps"][0]["sync"] == "synced"
+    });
+    assert!(is_alive(cluster, &home, "configmap", "map"));
+    assert_eq!(labels(), before, "it bears no mark of ours");
+    leaves(&mut stage, "");
+    compared(&stage);
+    assert!(!is_alive(cluster, &home, "configmap", "map"));
+    assert!(is_alive(cluster, "", "namespace", &home), "it stays");
+}
+
+#[test]
+fn an_operator_finishes_its_objects_before_it_goes() {
+    let cluster = Cluster::shared();
+    let mut stage = Stage::new(cluster, &[]);
+    let (home, group) = (format!("{}-op", stage.space), format!("{}.example.com", stage.space));
+    let (kind, name) = (format!("widgets.{group}"), format!("widgets.{group}"));
+    let mut widget = json!({"apiVersion": format!("{group}/v1"), "kind": "Widget", "metadata": {"name": "w"}});
+    widget["metadata"]["finalizers"] = json!(["example.com/finish"]);
+    let let_go = || {
+        let patch = r#"{"metadata":{"finalizers":null}}"#;
+        cluster.kubectl(&["-n", &home, "patch", &kind, "w", "--type=merge", "-p", patch])
+    };
+    for has_operator in [true, false] {
+        housed(&stage, "op", &home, "");
+        stage.manifest("op", "x.yaml", &[widget_definition(&group), deployment("operator", 0), widget.clone()]);
+        stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [op]\n");
+        stage.pushed(&format!("with its operator: {has_operator}"));
+        stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: []\n");
+        let head = stage.push("leaves");
+        until("the object is to go", LONG, || (!is_alive(cluster, &home, &kind, "w")).then_some(()));
+        if has_operator {
+            // It takes its time, and can do nothing once it is gone itself.
+            std::thread::sleep(Duration::from_secs(2));
+            assert!(is_alive(cluster, &home, "deployment", "operator"), "it is waited for");
+            let_go();
+        }
+        stage.device.wait_steady(&head, 90);
+        if !has_operator {
+            // Nobody finishes it: it holds what it is in, and is said to.
+            assert!(!is_alive(cluster, &home, "deployment", "operator"));
+            until("it is said", LONG, || stage.device.log().contains("which its finalizers hold").then_some(()));
+            assert!(is_alive(cluster, "", "namespace", &home), "its namespace stays for now");
+            assert!(is_alive(cluster, "", "customresourcedefinition", &name), "so does its definition");
+            let_go();
+        }
+        for (kind, name) in [("customresourcedefinition", &name), ("namespace", &home)] {
+            until("what it was in goes", LONG, || (cluster.get("", kind, name) == Value::Null).then_some(()));
+        }
+    }
+}

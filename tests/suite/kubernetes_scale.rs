@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use harness::between::{Between, Fault};
 use harness::cluster::Cluster;
-use harness::kube_stage::{Stage, config_map, deployment};
+use harness::kube_stage::{Stage, config_map, deployment, widget_definition};
 use harness::wait::until;
 use serde_json::{Value, json};
 
@@ -134,6 +134,38 @@ fn a_status_that_never_rests_is_looked_at_now_and_then() {
     until("drift is repaired", Duration::from_secs(8), || {
         (cluster.get(&space, "deployment", "web")["spec"]["replicas"] == 0).then_some(())
     });
+}
+
+#[test]
+fn the_kinds_of_an_app_that_left_are_not_watched_for_ever() {
+    let cluster = Cluster::shared();
+    let between = Between::start(cluster);
+    let space = cluster.namespace();
+    let mut stage =
+        Stage::by(&between.kubeconfig, &cluster.kubectl_program(), space, &[("shop", ""), ("things", "")], "");
+    // A kind that nobody else has.
+    let group = format!("{}.example.com", stage.space);
+    cluster.apply(&widget_definition(&group).to_string());
+    until("it is served", LONG, || cluster.try_kubectl(&["get", &format!("widgets.{group}")]).ok());
+    let widget = json!({"apiVersion": format!("{group}/v1"), "kind": "Widget", "metadata": {"name": "w"}});
+    stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
+    stage.manifest("things", "x.yaml", &[widget]);
+    stage.pushed("both");
+    stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [shop]\n");
+    stage.pushed("one leaves");
+    // A revision later nothing leads back to it any more.
+    stage.manifest("shop", "x.yaml", &[config_map("map", "2")]);
+    stage.pushed("another");
+    stage.device.sync();
+    std::thread::sleep(Duration::from_secs(2));
+    // Watches that break off are begun anew; a request is told of when it ends.
+    between.set(Fault::None);
+    std::thread::sleep(Duration::from_secs(5));
+    let before = between.asked().len();
+    between.set(Fault::None);
+    let since = between.asked().split_off(before);
+    assert!(count(&since, "GET", "/configmaps?") > 0, "what is still there is watched: {since:#?}");
+    assert_eq!(count(&since, "GET", "/widgets"), 0, "{since:#?}");
 }
 
 /// The largest that a process was, in MiB.

@@ -18,7 +18,7 @@ use super::steps::{Carried, carry_out};
 use crate::plan::{order, prune};
 use crate::ports::Reason;
 use crate::ports::journal::Kept;
-use crate::ports::runtime::{Inventory, Object, Plan, Runtime, RuntimeError, Step, Task, Verb};
+use crate::ports::runtime::{Inventory, NOTHING, Object, Plan, Runtime, RuntimeError, Step, Task, Verb};
 
 /// Why a pass was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,20 +77,30 @@ pub(crate) async fn apply<P: Parts>(
     let free = context.prune_freely.take();
     let owned: BTreeSet<AppName> = context.state().inventory.into_keys().collect();
     let from_state = from.map(|kept| &kept.desired);
+    let mut first_failure = None;
+    // Going back, one app's trouble must not keep the others away: it may even
+    // be theirs (a port that the failed revision gave away).
+    let mut passed_by = |app: &AppName, failure: Failure| {
+        if direction == Direction::Forward {
+            return Err(failure);
+        }
+        tracing::warn!(%app, cause = failure.message, "cannot go back yet; going on with the others");
+        first_failure.get_or_insert(failure);
+        Ok(())
+    };
 
     for app in order::leaving(&owned, &to.desired, from_state) {
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app));
         let subject =
             Subject { state: &to.desired, revision: &to.revision, pins: &NO_PINS, blobs, app: &app, want: None, had };
-        if leave(context, subject, &RUNTIMES, direction, stop).await.map_err(|error| Failure::of(had, &error))?
-            == Outcome::Interrupted
-        {
-            return Ok(Outcome::Interrupted);
+        match leave(context, subject, &RUNTIMES, direction, stop).await {
+            Ok(Outcome::Interrupted) => return Ok(Outcome::Interrupted),
+            Ok(Outcome::Done) => {}
+            Err(error) => passed_by(&app, Failure::of(had, &error))?,
         }
     }
 
     let touched = context.state().touched;
-    let mut first_failure = None;
     for app in &to.desired.apps {
         if stop.get() {
             return Ok(Outcome::Interrupted);
@@ -106,7 +116,7 @@ pub(crate) async fn apply<P: Parts>(
         let had = from_state.and_then(|state| state.apps.iter().find(|old| old.name == app.name));
         let subject = Subject { had, ..Subject::of(to, blobs, app) };
         let guard = (direction == Direction::Forward && !free).then_some(&app.prune);
-        let pass = Pass { guard, cleanup: false, waits: true, direction };
+        let pass = Pass { guard, cleanup: false, waits: true, direction, held: &NOTHING };
         // An app that moved to another runtime leaves the old one first: it may
         // hold a port that the new one needs.
         let others: Vec<&'static str> = RUNTIMES.into_iter().filter(|name| *name != runtime_of(app)).collect();
@@ -119,14 +129,7 @@ pub(crate) async fn apply<P: Parts>(
         match converged {
             Ok(Converged { outcome: Outcome::Interrupted, .. }) => return Ok(Outcome::Interrupted),
             Ok(Converged { outcome: Outcome::Done, .. }) => {}
-            // Going back, one app's trouble must not keep the others away: it
-            // may even be theirs (a port that the failed revision gave away).
-            Err(error) if direction == Direction::Back => {
-                let failure = Failure::of(Some(app), &error);
-                tracing::warn!(app = %app.name, cause = failure.message, "cannot go back yet; going on with the others");
-                first_failure.get_or_insert(failure);
-            }
-            Err(error) => return Err(Failure::of(Some(app), &error)),
+            Err(error) => passed_by(&app.name, Failure::of(Some(app), &error))?,
         }
     }
     first_failure.map_or(Ok(Outcome::Done), Err)
@@ -149,7 +152,7 @@ async fn leave<P: Parts>(
             own(context, subject.app, runtime, Inventory::new(), Mark::Settled(BTreeSet::new())).map_err(journal)?;
             continue;
         }
-        let pass = Pass { guard: None, cleanup: false, waits: true, direction };
+        let pass = Pass { guard: None, cleanup: false, waits: true, direction, held: &NOTHING };
         if converge(context, subject, runtime, pass, stop).await?.outcome == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
@@ -169,6 +172,8 @@ pub(crate) struct Pass<'a> {
     /// that it is gone is an event.
     pub(crate) waits: bool,
     pub(crate) direction: Direction,
+    /// What is let be: somebody keeps changing it.
+    pub(crate) held: &'a BTreeSet<Object>,
 }
 
 /// What a pass over one app did.
@@ -177,8 +182,10 @@ pub(crate) struct Converged {
     pub(crate) outcome: Outcome,
     /// What is on its way out and was not waited for.
     pub(crate) leaving: Vec<Object>,
-    /// A line a step that was carried out.
-    pub(crate) steps: Vec<String>,
+    /// A line a step that was let be.
+    pub(crate) held: Vec<String>,
+    /// A line a step that was carried out, with its object.
+    pub(crate) steps: Vec<(Object, String)>,
 }
 
 /// Plans one app and carries the plan out, anew when the world changed.
@@ -212,11 +219,12 @@ async fn converge_in<P: Parts, R: Runtime>(
         let task = |inventory| Task { back, borrowed: &borrowed, ..subject.task(inventory) };
         let mut plan = adapter.plan(task(&owned)).await?;
         let leaving = if pass.waits { Vec::new() } else { let_go(&mut plan) };
+        let held = let_be(&mut plan, pass.held);
         let (plan, kept_back, withheld) = guarded(context, subject, plan, &owned, pass);
         let settled = settled_inventory(&plan, &kept_back, &owned);
         if plan.steps.is_empty() {
             own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
-            return Ok(Converged { outcome: Outcome::Done, leaving, steps: done });
+            return Ok(Converged { outcome: Outcome::Done, leaving, held, steps: done });
         }
         let mut union = owned.clone();
         union.extend(plan.inventory.clone());
@@ -228,7 +236,7 @@ async fn converge_in<P: Parts, R: Runtime>(
             tracing::info!(app = %subject.app, verb = ?step.verb, object = %step.object, why = step.why, "step");
             adapter.execute(Task { back, borrowed: &borrowed, ..subject.task(&union) }, step).await
         };
-        let carried = carry_out(&plan.steps, stop, run, |step| done.push(line(step))).await;
+        let carried = carry_out(&plan.steps, stop, run, |step| done.push((step.object.clone(), line(step)))).await;
         let Carried { ended, mut changed } = carried;
         // What could not be made is somebody's: it was named as ours before the
         // first step, and must not be taken for ours by the next plan.
@@ -242,11 +250,11 @@ async fn converge_in<P: Parts, R: Runtime>(
         }
         match ended {
             Ok(Outcome::Interrupted) => {
-                return Ok(Converged { outcome: Outcome::Interrupted, leaving, steps: done });
+                return Ok(Converged { outcome: Outcome::Interrupted, leaving, held, steps: done });
             }
             Ok(Outcome::Done) => {
                 own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
-                return Ok(Converged { outcome: Outcome::Done, leaving, steps: done });
+                return Ok(Converged { outcome: Outcome::Done, leaving, held, steps: done });
             }
             // It was waited for long enough.
             Err(error) if is_of_wait(&plan, &error) => return Err(error),
@@ -282,6 +290,14 @@ fn let_go<D>(plan: &mut Plan<D>) -> Vec<Object> {
     }
     plan.steps.retain(|step| !leaving.contains(&step.object));
     leaving
+}
+
+/// Takes out of a plan what would change one of these objects; a line a step.
+fn let_be<D>(plan: &mut Plan<D>, held: &BTreeSet<Object>) -> Vec<String> {
+    let is_held = |step: &Step<D>| !matches!(step.verb, Verb::Delete | Verb::Release) && held.contains(&step.object);
+    let lines = plan.steps.iter().filter(|step| is_held(step)).map(line).collect();
+    plan.steps.retain(|step| !is_held(step));
+    lines
 }
 
 /// `replace container/pos-web-1: image`.
@@ -375,7 +391,7 @@ async fn wait_for_dependencies<P: Parts>(
 
 #[cfg(test)]
 mod tests {
-    use super::{Object, Plan, RuntimeError, Step, Verb, is_of_wait, let_go};
+    use super::{Object, Plan, RuntimeError, Step, Verb, is_of_wait, let_be, let_go};
     use crate::ports::runtime::Inventory;
 
     fn object(name: &str) -> Object {
@@ -406,6 +422,15 @@ mod tests {
         assert_eq!(let_go(&mut plan), [object("claim")]);
         let rest: Vec<(Verb, &str)> = plan.steps.iter().map(|step| (step.verb, step.object.name.as_str())).collect();
         assert_eq!(rest, [(Verb::Create, "definition"), (Verb::Wait, "definition"), (Verb::Update, "map")]);
+    }
+
+    #[test]
+    fn what_is_fought_over_is_let_be_and_nothing_else() {
+        let mut plan = plan(&[(Verb::Delete, "gone"), (Verb::Update, "map"), (Verb::Create, "web")]);
+        let held = ["gone", "map"].map(object).into();
+        assert_eq!(let_be(&mut plan, &held), ["update x/map"]);
+        let rest: Vec<&str> = plan.steps.iter().map(|step| step.object.name.as_str()).collect();
+        assert_eq!(rest, ["gone", "web"], "what is to go is fought over by nobody");
     }
 
     #[test]

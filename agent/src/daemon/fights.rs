@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use crate::retry::Backoff;
 
-/// Repairs of one app in a row, each soon after the last, before it counts as
-/// a fight with someone.
+/// Repairs of one object in a row, each soon after the last, before it counts
+/// as a fight with someone.
 const FIGHT: u32 = 4;
 const FIGHT_WINDOW: Duration = Duration::from_secs(300);
 const FIGHT_BACKOFF: Backoff = Backoff { base: Duration::from_secs(30), cap: Duration::from_secs(1800) };
 
-/// Repairs of one app.
+/// Repairs of one object.
 #[derive(Default)]
 pub(crate) struct Repairs {
     in_a_row: u32,
@@ -25,8 +25,7 @@ pub(crate) struct Repairs {
 impl Repairs {
     /// Notes a repair. `compare`: the longest time between two compares.
     pub(crate) fn count(&mut self, now: Instant, steps: &[String], (seed, compare): (u64, Duration)) {
-        let soon = self.last.is_some_and(|last| now.duration_since(last) < self.memory(seed, compare));
-        self.in_a_row = if soon { self.in_a_row + 1 } else { 1 };
+        self.in_a_row = if self.is_remembered(now, (seed, compare)) { self.in_a_row + 1 } else { 1 };
         self.last = Some(now);
         self.steps = steps.join("; ");
     }
@@ -39,8 +38,12 @@ impl Repairs {
     /// Whether someone undoes them, held back or not: until it was quiet for as
     /// long as a repair after a pause would still count as one more.
     pub(crate) fn is_fight(&self, now: Instant, (seed, compare): (u64, Duration)) -> bool {
-        let remembered = self.last.is_some_and(|last| now.duration_since(last) < self.memory(seed, compare));
-        self.in_a_row >= FIGHT && remembered
+        self.in_a_row >= FIGHT && self.is_remembered(now, (seed, compare))
+    }
+
+    /// Whether another repair would be in a row with the last.
+    pub(crate) fn is_remembered(&self, now: Instant, (seed, compare): (u64, Duration)) -> bool {
+        self.last.is_some_and(|last| now.duration_since(last) < self.memory(seed, compare))
     }
 
     pub(crate) fn in_a_row(&self) -> u32 {

@@ -97,8 +97,8 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 }
                 self.say(Some(&to), "steady", "the same digest as what runs");
             }
-            Prepared::Refused(failure, digest) => self.refuse(&failure, digest),
-            Prepared::Later(failure) => {
+            Prepared::Refused(failure, digest) if !self.may_come(&failure) => self.refuse(&failure, digest),
+            Prepared::Later(failure) | Prepared::Refused(failure, _) => {
                 self.failures += 1;
                 let message = format!("while preparing: {}", failure.message);
                 tracing::warn!(reason = failure.reason, cause = failure.message, "cannot prepare; trying again later");
@@ -106,6 +106,12 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 self.later();
             }
         }
+    }
+
+    /// With nothing to go back to, what this device lacks may be on its way (a
+    /// definition that k3s itself installs): it is tried again.
+    fn may_come(&self, failure: &Failure) -> bool {
+        failure.reason == "Refused" && self.context.state().good.is_none()
     }
 
     /// What waiting can't mend blocks the revision, the device untouched.
@@ -142,7 +148,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                     self.interrupt(Pending::Supersede(kept, blobs));
                 }
             }
-            Prepared::Refused(failure, digest) => {
+            Prepared::Refused(failure, digest) if !self.may_come(&failure) => {
                 let Some(to) = self.side_target.take() else { return };
                 let (now, message) = (self.context.now(), format!("while preparing {to}: {}", failure.message));
                 let _ = self.context.commit(None, |state| {
@@ -150,7 +156,7 @@ impl<P: Parts, U: Uplink> Core<P, U> {
                 });
                 self.say(Some(&to), "failed", &message);
             }
-            Prepared::Later(failure) => {
+            Prepared::Later(failure) | Prepared::Refused(failure, _) => {
                 self.side_failures += 1;
                 tracing::warn!(cause = failure.message, "cannot prepare the newer revision yet");
                 let delay = RETRY.delay(self.side_failures, self.context.seed);

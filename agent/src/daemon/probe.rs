@@ -22,12 +22,7 @@ pub(crate) struct Unhealthy {
     pub(crate) message: String,
 }
 
-/// Looks once. An engine that does not answer gives `Unknown`: no verdict.
-pub(crate) async fn look<P: Parts>(context: &Context<P>, subject: Subject<'_>) -> Verdict {
-    try_look(context, subject).await.unwrap_or_else(|error| Verdict { health: Health::Unknown, message: chain(&error) })
-}
-
-/// [`look`], with what there is no verdict for.
+/// Looks once; an error where there is no verdict.
 pub(crate) async fn try_look<P: Parts>(context: &Context<P>, subject: Subject<'_>) -> Result<Verdict, RuntimeError> {
     let Some(app) = subject.want else { return Ok(Verdict { health: Health::Missing, message: String::new() }) };
     let runtime = runtime_of(app);
@@ -58,7 +53,11 @@ pub(crate) async fn until_healthy<P: Parts>(
     let mut pause = Duration::from_millis(50);
     loop {
         let looked = Instant::now();
-        let verdict = look(context, subject).await;
+        let mut is_away = false;
+        let verdict = try_look(context, subject).await.unwrap_or_else(|error| {
+            is_away = matches!(error, RuntimeError::Unreachable { .. });
+            Verdict { health: Health::Unknown, message: chain(&error) }
+        });
         // Said while it is waited for: why it takes so long.
         context.saw(app, &verdict);
         match verdict.health {
@@ -69,15 +68,19 @@ pub(crate) async fn until_healthy<P: Parts>(
                     return Ok(());
                 }
             }
-            // No verdict: time without an engine is no one's fault.
-            Health::Unknown => deadline += looked.elapsed() + pause,
+            // Time without an engine is no one's fault; with one that answers and
+            // won't say, it is counted, or a bad revision would stay for ever.
+            Health::Unknown if is_away => deadline += looked.elapsed() + pause,
+            Health::Unknown => {}
             _ => {
                 // A soak that broke begins again, and the time-out with it
                 // only if it had not passed: else a flapping app never fails.
                 healthy_since = None;
             }
         }
-        if healthy_since.is_none() && Instant::now() >= deadline {
+        let is_well = matches!(verdict.health, Health::Healthy | Health::Suspended);
+        let limit = if healthy_since.is_some() { deadline + soak } else { deadline };
+        if !is_well && Instant::now() >= limit {
             let message = if verdict.message.is_empty() {
                 format!("{:?} after {} s", verdict.health, app.health.timeout_ms / 1000).to_lowercase()
             } else {

@@ -2,12 +2,13 @@
 //! what had to wait until the device was steady. Never changes the phase.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use fleet::desired::{Blobs, DesiredApp, DriftMode};
 use fleet::name::AppName;
+use fleet::revision::Revision;
 use fleet::wire::report::{Event, ReportBody};
 use fleet::wire::status::{AppStatus, Health, Sync};
 use tokio::sync::{Notify, mpsc};
@@ -22,8 +23,8 @@ use super::prepare::kept_or_anew;
 use super::probe::try_look;
 use crate::phase::Phase;
 use crate::ports::journal::{Kept, State};
-use crate::ports::runtime::{Change, Object, Runtime, Task, Verb, Verdict};
-use crate::retry::share;
+use crate::ports::runtime::{Change, NOTHING, Object, Runtime, Task, Verb, Verdict};
+use crate::retry::{Backoff, share};
 
 /// Between two full compares, which find what no event told.
 const COMPARE: Duration = Duration::from_secs(600);
@@ -33,6 +34,9 @@ const LOOK: Duration = Duration::from_secs(60);
 const CALM: Duration = Duration::from_secs(10);
 /// Events come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(250);
+/// Before a compare that failed is made again.
+const AGAIN: Backoff = Backoff { base: Duration::from_secs(2), cap: COMPARE };
+
 /// The watching task.
 pub(crate) struct Watch<P: Parts> {
     context: Rc<Context<P>>,
@@ -41,10 +45,13 @@ pub(crate) struct Watch<P: Parts> {
     /// The phase may have changed: look anew.
     wake: Rc<Notify>,
     inputs: mpsc::UnboundedSender<Input>,
-    repairs: BTreeMap<AppName, Repairs>,
+    repairs: BTreeMap<(AppName, Object), Repairs>,
     next_compare: Instant,
     /// The revision for which everything was compared at least once.
-    compared: Option<fleet::revision::Revision>,
+    compared: Option<Revision>,
+    /// The one for which that was last tried, and how often in a row it failed.
+    tried: Option<Revision>,
+    failures: u32,
 }
 
 impl<P: Parts> Watch<P> {
@@ -55,7 +62,8 @@ impl<P: Parts> Watch<P> {
         inputs: mpsc::UnboundedSender<Input>,
     ) -> Self {
         let next_compare = Instant::now();
-        Self { context, fetcher, wake, inputs, repairs: BTreeMap::new(), next_compare, compared: None }
+        let repairs = BTreeMap::new();
+        Self { context, fetcher, wake, inputs, repairs, next_compare, compared: None, tried: None, failures: 0 }
     }
 
     /// Runs until the agent ends.
@@ -64,11 +72,14 @@ impl<P: Parts> Watch<P> {
             let state = self.context.state();
             if let Some(at) = state.phase.at().cloned() {
                 let asked = self.context.compare_now.take();
-                let due = asked || Instant::now() >= self.next_compare || self.compared.as_ref() != Some(&at);
+                let due = asked || Instant::now() >= self.next_compare || self.tried.as_ref() != Some(&at);
                 if let Some((kept, blobs)) = kept_or_anew(&self.context, &self.fetcher, &at).await {
                     self.pass(&kept, &blobs, due).await;
+                } else {
+                    self.failures = 0;
                 }
             } else {
+                self.failures = 0;
                 // What stands in the way now is the phase's own to say.
                 self.context.clear("Observed");
                 self.context.observed.borrow_mut().values_mut().for_each(|app| app.sync = Sync::Updating);
@@ -77,7 +88,12 @@ impl<P: Parts> Watch<P> {
                 return;
             }
             let steady = matches!(state.phase, Phase::Steady { .. });
-            if self.is_changed(if steady { LOOK } else { LOOK / 4 }).await {
+            let mut pause = if steady { LOOK } else { LOOK / 4 };
+            if self.failures > 0 {
+                let left = self.next_compare.saturating_duration_since(Instant::now());
+                pause = pause.min(left.max(Duration::from_secs(1)));
+            }
+            if self.is_changed(pause).await {
                 self.next_compare = Instant::now();
                 tokio::time::sleep(DEBOUNCE).await;
             }
@@ -120,16 +136,27 @@ impl<P: Parts> Watch<P> {
             }
             let steady = matches!(&state.phase, Phase::Steady { .. });
             let free = self.context.prune_freely.take();
+            let mut is_whole = true;
             for app in &kept.desired.apps {
-                self.compare(kept, blobs, app, &state, free).await;
+                is_whole &= self.compare(kept, blobs, app, &state, free).await;
             }
             self.say_fights(kept);
             if steady && !state.suspended.as_ref().is_some_and(|pause| pause.all) {
                 self.clean_up(kept, blobs, &state).await;
             }
-            self.compared = Some(kept.revision.clone());
-            let spread = share(COMPARE / 4, self.context.seed);
-            self.next_compare = Instant::now() + COMPARE + spread;
+            if self.tried.as_ref() != Some(&kept.revision) {
+                self.failures = 0;
+            }
+            self.tried = Some(kept.revision.clone());
+            // What could not be compared may have drifted.
+            self.failures = if is_whole { 0 } else { self.failures + 1 };
+            self.next_compare = Instant::now()
+                + if is_whole {
+                    self.compared = Some(kept.revision.clone());
+                    COMPARE + share(COMPARE / 4, self.context.seed)
+                } else {
+                    AGAIN.delay(self.failures, self.context.seed)
+                };
         }
         let mut unseen = Vec::new();
         for app in &kept.desired.apps {
@@ -138,6 +165,10 @@ impl<P: Parts> Watch<P> {
                 Verdict { health: Health::Unknown, message: chain(&error) }
             });
             self.context.saw(app, &verdict);
+        }
+        if unseen.is_empty() && self.failures > 0 && self.context.conditions.borrow().contains_key("Observed") {
+            // It can be seen again.
+            self.next_compare = Instant::now();
         }
         self.say_unseen(&unseen);
         self.context.observed.borrow_mut().retain(|name, _| kept.desired.apps.iter().any(|app| app.name == *name));
@@ -154,7 +185,8 @@ impl<P: Parts> Watch<P> {
         self.context.set("Observed", false, first.reason, format!("while looking{more}: {}", first.message));
     }
 
-    async fn compare(&mut self, kept: &Kept, blobs: &Blobs, app: &DesiredApp, state: &State, free: bool) {
+    /// False where it came to nothing.
+    async fn compare(&mut self, kept: &Kept, blobs: &Blobs, app: &DesiredApp, state: &State, free: bool) -> bool {
         let mode = if state.suspended.as_ref().is_some_and(|pause| pause.all) && app.drift.mode == DriftMode::Correct {
             DriftMode::Report
         } else {
@@ -164,13 +196,13 @@ impl<P: Parts> Watch<P> {
         let (sync, message) = match mode {
             DriftMode::Off => (Sync::Unknown, String::new()),
             DriftMode::Report => self.drift(subject, app).await,
-            DriftMode::Correct if self.is_held(&app.name) => self.drift(subject, app).await,
             DriftMode::Correct => self.repair(subject, app, state, free).await,
         };
         let mut observed = self.context.observed.borrow_mut();
         let status = observed.entry(app.name.clone()).or_insert_with(|| unknown(app));
         (status.sync, status.message, status.digest) = (sync, message, Some(app.digest));
         status.runtime = runtime_of(app).to_owned();
+        mode == DriftMode::Off || sync != Sync::Unknown
     }
 
     /// Looks for drift, without repairing it.
@@ -185,18 +217,32 @@ impl<P: Parts> Watch<P> {
     async fn repair(&mut self, subject: Subject<'_>, app: &DesiredApp, state: &State, free: bool) -> (Sync, String) {
         let steady = matches!(&state.phase, Phase::Steady { .. });
         let guard = (!free).then_some(&app.prune);
-        let pass = Pass { guard, cleanup: steady, waits: false, direction: Direction::Forward };
+        let held = self.held(&app.name);
+        if !held.is_empty() && runtime_of(app) != "kubernetes" {
+            // Elsewhere steps lean on each other: a unit is restarted for its file.
+            return self.drift(subject, app).await;
+        }
+        let pass = Pass { guard, cleanup: steady, waits: false, direction: Direction::Forward, held: &held };
         match converge(&self.context, subject, runtime_of(app), pass, &Cell::new(false)).await {
-            Ok(Converged { steps, leaving, .. }) if steps.is_empty() => still(&leaving),
-            Ok(Converged { steps, leaving, .. }) => {
+            Ok(Converged { steps, leaving, held, .. }) if steps.is_empty() => still(&leaving, &held),
+            Ok(Converged { steps, leaving, held, .. }) => {
                 // Cleaning up after a revision is no drift.
                 let cleanup = self.compared.as_ref() != Some(subject.revision)
-                    && steps.iter().all(|step| step.starts_with("delete") || step.starts_with("release"));
+                    && steps.iter().all(|(_, step)| step.starts_with("delete") || step.starts_with("release"));
                 if !cleanup {
-                    let repairs = self.repairs.entry(app.name.clone()).or_default();
-                    repairs.count(Instant::now(), &steps, (self.context.seed, COMPARE + COMPARE / 4));
-                    let message = format!("app {}: {}", app.name, steps.join("; "));
-                    tracing::info!(app = %app.name, steps = steps.join("; "), "drift repaired");
+                    let mut by_object: BTreeMap<Object, Vec<String>> = BTreeMap::new();
+                    let mut lines = Vec::new();
+                    for (object, step) in steps {
+                        lines.push(step.clone());
+                        by_object.entry(object).or_default().push(step);
+                    }
+                    for (object, steps) in by_object {
+                        let repairs = self.repairs.entry((app.name.clone(), object)).or_default();
+                        repairs.count(Instant::now(), &steps, (self.context.seed, COMPARE + COMPARE / 4));
+                    }
+                    let steps = lines.join("; ");
+                    tracing::info!(app = %app.name, steps, "drift repaired");
+                    let message = format!("app {}: {steps}", app.name);
                     let event = Event {
                         revision: Some(subject.revision.id.clone()),
                         event: "drift-repaired".to_owned(),
@@ -205,32 +251,35 @@ impl<P: Parts> Watch<P> {
                     super::tally::add(&self.context.tally.repairs);
                     let _ = self.inputs.send(Input::Say(ReportBody::Event(event)));
                 }
-                still(&leaving)
+                still(&leaving, &held)
             }
             Err(error) => (Sync::Unknown, chain(&error)),
         }
     }
 
-    fn is_held(&self, app: &AppName) -> bool {
-        self.repairs.get(app).is_some_and(|repairs| repairs.is_held(Instant::now(), self.context.seed))
+    /// What somebody else keeps changing, and is let be for now.
+    fn held(&self, app: &AppName) -> BTreeSet<Object> {
+        let (now, seed) = (Instant::now(), self.context.seed);
+        let held = self.repairs.iter().filter(|((name, _), repairs)| name == app && repairs.is_held(now, seed));
+        held.map(|((_, object), _)| object.clone()).collect()
     }
 
-    /// Says which apps are fought over. One that left, or that is not repaired
-    /// any more, is not.
+    /// Says which objects are fought over. One of an app that left, or that is
+    /// not repaired any more, is not.
     fn say_fights(&mut self, kept: &Kept) {
         let repaired = |name: &AppName| {
             kept.desired.apps.iter().any(|app| app.name == *name && app.drift.mode == DriftMode::Correct)
         };
-        self.repairs.retain(|name, _| repaired(name));
         let (now, by) = (Instant::now(), (self.context.seed, COMPARE + COMPARE / 4));
+        self.repairs.retain(|(name, _), repairs| repaired(name) && repairs.is_remembered(now, by));
         let fights: Vec<_> = self.repairs.iter().filter(|(_, repairs)| repairs.is_fight(now, by)).collect();
-        let [(app, repairs), ..] = fights.as_slice() else {
+        let [((app, _), repairs), ..] = fights.as_slice() else {
             self.context.clear("DriftFighting");
             return;
         };
         let others = match fights.len() - 1 {
             0 => String::new(),
-            others => format!(" (and {others} other apps)"),
+            others => format!(" (and {others} other objects)"),
         };
         let message = format!(
             "app {app}{others} was repaired {} times in a row; someone keeps changing it, so repairs are held back ({})\nhint: find who does, or set drift.mode to report",
@@ -266,7 +315,8 @@ impl<P: Parts> Watch<P> {
                 want: None,
                 had,
             };
-            let pass = Pass { guard: None, cleanup: true, waits: false, direction: Direction::Forward };
+            let direction = Direction::Forward;
+            let pass = Pass { guard: None, cleanup: true, waits: false, direction, held: &NOTHING };
             if let Err(error) = converge(&self.context, subject, runtime, pass, &Cell::new(false)).await {
                 tracing::warn!(app = %name, error = chain(&error), "cannot clean up");
             }
@@ -291,9 +341,10 @@ impl<P: Parts> Watch<P> {
     }
 }
 
-/// What somebody deletes is made anew once it is gone.
-fn still(leaving: &[Object]) -> (Sync, String) {
+/// What somebody deletes is made anew once it is gone; `held`: what is let be.
+fn still(leaving: &[Object], held: &[String]) -> (Sync, String) {
     match leaving {
+        [] if !held.is_empty() => (Sync::OutOfSync, format!("drifted: {}", held.join("; "))),
         [] => (Sync::Synced, String::new()),
         [object, ..] => (Sync::OutOfSync, format!("{object} is being deleted; it is made anew once it is gone")),
     }

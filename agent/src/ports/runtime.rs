@@ -219,6 +219,11 @@ impl Reason for RuntimeError {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
             Self::Step { object, .. } if object.kind == "unit" => Some(format!("see `journalctl -u {}`", object.name)),
+            // To remove a namespace, say, is to remove all that is in it.
+            Self::Foreign { object, .. } if object.kind.starts_with(char::is_uppercase) => Some(
+                "`adopt: true` in app.yaml takes it over where nobody manages it; else give yours another name"
+                    .to_owned(),
+            ),
             Self::Foreign { object, .. } => Some(format!("remove or rename {object}, then `burgee-agent retry`")),
             Self::Unreachable { source, .. }
             | Self::Pull { source, .. }

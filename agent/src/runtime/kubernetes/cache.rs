@@ -99,6 +99,17 @@ impl Cache {
         } else {
             used.insert(app.clone(), kinds);
         }
+        self.stop_idle(&used);
+    }
+
+    /// Lets go of apps that nobody needs any more.
+    pub(super) fn retain(&self, needed: &BTreeSet<&AppName>) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|app, _| needed.contains(app));
+        self.stop_idle(&used);
+    }
+
+    fn stop_idle(&self, used: &BTreeMap<AppName, BTreeSet<Kind>>) {
         let all: BTreeSet<&Kind> = used.values().flatten().collect();
         let idle: Vec<Kind> = {
             let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);

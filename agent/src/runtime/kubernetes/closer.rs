@@ -50,6 +50,11 @@ impl Sight<'_> {
             match look {
                 Look::Gone => standing[at] = Standing::Missing,
                 Look::Sure(object) => wanted[at].object = object,
+                Look::Tried(_, live, _) if matches!(&standing[at], Standing::Differs(meta, _) if meta.uid != live.uid) =>
+                {
+                    // It is not the one that was judged.
+                    return Err(RuntimeError::Changed { object: objects::named(&wanted[at].id) });
+                }
                 Look::Tried(object, live, differs) => {
                     wanted[at].object = object;
                     if differs.is_empty() {

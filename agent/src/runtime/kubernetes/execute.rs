@@ -6,20 +6,22 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fleet::kubernetes::ObjectId;
+use fleet::kubernetes::{Kind, ObjectId};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Deleted, Meta, Resource};
 use super::cache::Cache;
 use super::managed::{given_back, handed_over};
-use super::objects::named;
+use super::objects::{defined_by, named};
 use super::owner::DIGEST;
 use super::plan::{Action, creating};
 use crate::ports::runtime::{Hinted, Object, RuntimeError};
 
 /// An object that is deleted may take its time: pods stop, finalizers run.
 const GONE: Duration = Duration::from_secs(120);
+/// What has an operator to finish it, before that goes, too.
+const FINISHED: Duration = Duration::from_secs(30);
 /// A definition is served within a moment.
 const SERVED: Duration = Duration::from_secs(60);
 /// A name whose namespace was just made may be refused for a moment.
@@ -30,6 +32,24 @@ pub(super) struct Hands<'a> {
     pub(super) api: &'a Arc<Api>,
     pub(super) cache: &'a Cache,
     pub(super) prints: &'a Prints,
+    pub(super) defined: &'a Defined,
+}
+
+/// The kinds whose definition was applied, and when: for a moment the server
+/// may judge an object by the one before.
+#[derive(Default)]
+pub(super) struct Defined(Mutex<BTreeMap<Kind, Instant>>);
+
+impl Defined {
+    fn note(&self, definition: &Value) {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.extend(defined_by(definition).into_iter().map(|it| (it.kind, Instant::now())));
+    }
+
+    fn is_young(&self, kind: &Kind) -> bool {
+        let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.get(kind).is_some_and(|since| since.elapsed() < YOUNG)
+    }
 }
 
 /// By what the agent sees that its fields are still its own: the object's uid,
@@ -66,7 +86,7 @@ impl Hands<'_> {
                 self.apply(id, resource, body, digest, *replace).await
             }
             Action::Release { id, resource, uid } => self.release(id, resource, uid).await,
-            Action::Delete { id, resource, uid } => self.delete(id, resource, uid).await,
+            Action::Delete { id, resource, uid, finishes } => self.delete(id, resource, uid, *finishes).await,
             Action::AwaitGone { id, resource, uid } => self.until_gone(id, resource, uid).await,
             Action::AwaitServed { id, resource } => self.until_served(id, resource).await,
         }
@@ -93,7 +113,10 @@ impl Hands<'_> {
                 Err(error) if error.is_missing() && is_self(&error, id) => {
                     return Err(RuntimeError::Changed { object });
                 }
-                Err(error) if is_young(&error) && began.elapsed() < YOUNG => {
+                Err(error)
+                    if (is_young(&error) && began.elapsed() < YOUNG)
+                        || ((error.is_invalid() || error.is_misshapen()) && self.defined.is_young(&id.kind)) =>
+                {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 Err(error) if error.is_invalid() && replace && fresh.is_none() => {
@@ -198,13 +221,17 @@ impl Hands<'_> {
         Ok(())
     }
 
-    async fn delete(&self, id: &ObjectId, resource: &Resource, uid: &str) -> Result<(), RuntimeError> {
+    async fn delete(&self, id: &ObjectId, resource: &Resource, uid: &str, finishes: bool) -> Result<(), RuntimeError> {
         let object = named(id);
         let deleted = self.api.delete(resource, id.namespace.as_deref(), &id.name, uid, false).await;
         match deleted {
             // Another object has the name by now: it is not ours.
             Err(error) if error.is_conflict() => return Err(RuntimeError::Changed { object }),
             Err(error) => return Err(error.step("delete", &object)),
+            Ok(Deleted::Going) if finishes && !self.is_gone(id, resource, uid, FINISHED).await? => {
+                // It stays owned, and holds its definition and its namespace.
+                tracing::warn!(%object, "its finalizers hold it: what should clear them has not yet; going on");
+            }
             Ok(Deleted::Gone | Deleted::Going) => {}
         }
         self.prints.forget(id);
@@ -213,24 +240,36 @@ impl Hands<'_> {
     }
 
     async fn until_gone(&self, id: &ObjectId, resource: &Resource, uid: &str) -> Result<(), RuntimeError> {
-        let object = named(id);
-        let mut patience = Patience::new(GONE);
-        loop {
-            let meta = self.api.get_meta(resource, id.namespace.as_deref(), &id.name).await;
-            let meta = meta.map_err(|error| error.reading(&object.to_string()))?;
-            if meta.is_none_or(|meta| meta.uid != uid) {
-                break;
-            }
-            if !patience.is_left().await {
-                let message = format!("it is not gone after {} s", GONE.as_secs());
-                let hint = "see its finalizers with `kubectl get -o yaml`, and what should clear them".to_owned();
-                let source = Box::new(Hinted { message, hint });
-                return Err(RuntimeError::Step { action: "wait for", object, transient: true, source });
-            }
+        if !self.is_gone(id, resource, uid, GONE).await? {
+            let message = format!("it is not gone after {} s", GONE.as_secs());
+            let hint = "see its finalizers with `kubectl get -o yaml`, and what should clear them".to_owned();
+            let source = Box::new(Hinted { message, hint });
+            return Err(RuntimeError::Step { action: "wait for", object: named(id), transient: true, source });
         }
         self.prints.forget(id);
         self.cache.remove(id);
         Ok(())
+    }
+
+    /// Whether it is gone within this time.
+    async fn is_gone(
+        &self,
+        id: &ObjectId,
+        resource: &Resource,
+        uid: &str,
+        limit: Duration,
+    ) -> Result<bool, RuntimeError> {
+        let mut patience = Patience::new(limit);
+        loop {
+            let meta = self.api.get_meta(resource, id.namespace.as_deref(), &id.name).await;
+            let meta = meta.map_err(|error| error.reading(&named(id).to_string()))?;
+            if meta.is_none_or(|meta| meta.uid != uid) {
+                return Ok(true);
+            }
+            if !patience.is_left().await {
+                return Ok(false);
+            }
+        }
     }
 
     async fn until_served(&self, id: &ObjectId, resource: &Resource) -> Result<(), RuntimeError> {
@@ -242,6 +281,7 @@ impl Hands<'_> {
             let Some(found) = found else { return Err(RuntimeError::Changed { object }) };
             let mut conditions = found["status"]["conditions"].as_array().into_iter().flatten();
             if conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True") {
+                self.defined.note(&found);
                 break;
             }
             if !patience.is_left().await {

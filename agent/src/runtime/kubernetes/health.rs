@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::api::{Api, Resource, Resources, listing};
+use super::api::{Api, ApiError, Resource, Resources, listing};
 use super::objects;
 use super::observe::Sight;
 use super::owner::{APP, FLEET, MANAGED_BY};
@@ -123,7 +123,8 @@ pub(super) async fn judge(
     followed.map_err(|error| error.reading("the objects of this fleet"))?;
     let selector = format!("{MANAGED_BY}=burgee,{FLEET}={},{APP}={}", task.fleet, task.app);
     let look = Look { api, now: SystemClock.now(), classes: OnceCell::new() };
-    let mut listed: BTreeMap<Kind, BTreeMap<ObjectId, Found>> = BTreeMap::new();
+    let mut listed: BTreeMap<Kind, Result<BTreeMap<ObjectId, Found>, Status>> = BTreeMap::new();
+    let home = objects::brings(task.beside, app).map(objects::namespace);
     let mut asked = 0;
     let mut seen: Vec<(ObjectId, Option<Status>, Option<Trouble>)> = Vec::new();
     for (id, resource) in wanted.iter() {
@@ -137,10 +138,12 @@ pub(super) async fn judge(
             let objects = look.list(resource, &selector).await?;
             listed.insert(id.kind.clone(), objects);
         }
-        match listed.get(&id.kind).and_then(|objects| objects.get(&id)) {
-            None => seen.push((id, None, None)),
-            Some(Found::Well(status)) => seen.push((id, Some(status.clone()), None)),
-            Some(Found::Other(object)) => {
+        match listed.get(&id.kind).map(|objects| objects.as_ref().map(|objects| objects.get(&id))) {
+            // One that is somebody's is used as it is.
+            Some(Ok(None)) if home.as_ref() == Some(&id) => {}
+            None | Some(Ok(None)) => seen.push((id, None, None)),
+            Some(Err(status) | Ok(Some(Found::Well(status)))) => seen.push((id, Some(status.clone()), None)),
+            Some(Ok(Some(Found::Other(object)))) => {
                 let (status, trouble) = look.at(object, asked < ASKED).await?;
                 // A claim has no pods of its own to ask.
                 asked += usize::from(!waits_for_storage(object));
@@ -165,16 +168,24 @@ struct Look<'a> {
 impl Look<'_> {
     /// A kind's objects, each let go of as soon as it is seen to be well: a
     /// thousand of them are not held at a time.
-    async fn list(&self, resource: &Resource, selector: &str) -> Result<BTreeMap<ObjectId, Found>, RuntimeError> {
+    /// Where the server won't tell, that is how each of them stands.
+    async fn list(
+        &self,
+        resource: &Resource,
+        selector: &str,
+    ) -> Result<Result<BTreeMap<ObjectId, Found>, Status>, RuntimeError> {
         let mut found = BTreeMap::new();
         let mut take = |object: Option<Value>| match object {
             Some(object) => drop(found.insert(objects::id_in(resource, &object), self.found(object))),
             None => found.clear(),
         };
         match self.api.each(resource, None, selector, &mut take).await {
-            Ok(()) => Ok(found),
+            Ok(()) => Ok(Ok(found)),
             // A kind whose definition is gone has no objects.
-            Err(error) if error.status() == Some(404) => Ok(BTreeMap::new()),
+            Err(error) if error.status() == Some(404) => Ok(Ok(BTreeMap::new())),
+            Err(error) if error.status().is_some() => {
+                Ok(Err(Status { state: State::InProgress, message: format!("it can't be read: {error}") }))
+            }
             Err(error) => Err(error.reading(&listing(&resource.kind))),
         }
     }
@@ -195,58 +206,67 @@ impl Look<'_> {
     }
 
     /// One object; where it is not as it should be, its pods say why, if they
-    /// are asked.
+    /// are asked. What the server won't tell of them is said beside it, and the
+    /// object's own status counts.
     async fn at(&self, object: &Value, ask: bool) -> Result<(Status, Option<Trouble>), RuntimeError> {
+        let mut unread = String::new();
         let job = match job_of(object) {
-            Some((namespace, name)) => self.job(namespace, name).await?,
+            Some((namespace, name)) => answered(self.job(namespace, name).await, "its Job", &mut unread)?,
             None => None,
         };
         let classes = if waits_for_storage(object) {
-            self.classes.get_or_try_init(|| self.all("storage.k8s.io/v1", "StorageClass")).await?.as_deref()
+            let classes = self.classes.get_or_try_init(|| self.all("storage.k8s.io/v1", "StorageClass")).await;
+            answered(classes.map(Option::as_deref), "its StorageClass", &mut unread)?
         } else {
             None
         };
         let related = Related { job: job.as_ref(), storage_classes: classes };
-        let judged = status(object, related, self.now);
-        if !ask || !matches!(judged.state, State::InProgress | State::Failed) {
-            return Ok((judged, None));
+        let mut judged = status(object, related, self.now);
+        let mut trouble = None;
+        if ask && matches!(judged.state, State::InProgress | State::Failed) {
+            trouble = answered(self.trouble(job.as_ref().unwrap_or(object)).await, "its pods", &mut unread)?;
         }
-        let workload = job.as_ref().unwrap_or(object);
-        let trouble = self.trouble(workload).await?;
+        judged.message.push_str(&unread);
         Ok((judged, trouble))
     }
 
-    async fn trouble(&self, workload: &Value) -> Result<Option<Trouble>, RuntimeError> {
+    async fn trouble(&self, workload: &Value) -> Result<Option<Trouble>, ApiError> {
         let (Some(selector), Some(namespace)) = (selector(workload), workload["metadata"]["namespace"].as_str()) else {
             return Ok(None);
         };
         let Some(pods) = self.resource("v1", "Pod").await? else { return Ok(None) };
-        let pods = self.api.list(&pods, Some(namespace), &selector).await.map_err(|error| error.reading("the pods"))?;
+        let pods = self.api.list(&pods, Some(namespace), &selector).await?;
         let sets = match self.resource("apps/v1", "ReplicaSet").await? {
-            Some(sets) if workload["kind"] == "Deployment" => {
-                let sets = self.api.list(&sets, Some(namespace), &selector).await;
-                sets.map_err(|error| error.reading("the replica sets"))?
-            }
+            Some(sets) if workload["kind"] == "Deployment" => self.api.list(&sets, Some(namespace), &selector).await?,
             _ => Vec::new(),
         };
         Ok(trouble(which_pods_matter(workload, &sets, &pods), self.now))
     }
 
-    async fn job(&self, namespace: &str, name: &str) -> Result<Option<Value>, RuntimeError> {
+    async fn job(&self, namespace: &str, name: &str) -> Result<Option<Value>, ApiError> {
         let Some(resource) = self.resource("batch/v1", "Job").await? else { return Ok(None) };
-        let job = self.api.get(&resource, Some(namespace), name).await;
-        job.map_err(|error| error.reading(&format!("job {name}")))
+        self.api.get(&resource, Some(namespace), name).await
     }
 
-    async fn all(&self, api_version: &str, kind: &str) -> Result<Option<Vec<Value>>, RuntimeError> {
+    async fn all(&self, api_version: &str, kind: &str) -> Result<Option<Vec<Value>>, ApiError> {
         let Some(resource) = self.resource(api_version, kind).await? else { return Ok(None) };
-        let list = self.api.list(&resource, None, "").await;
-        list.map(Some).map_err(|error| error.reading(&listing(&resource.kind)))
+        self.api.list(&resource, None, "").await.map(Some)
     }
 
-    async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<Resource>, RuntimeError> {
-        let resources = self.api.resources().await.map_err(|error| error.reading("what the API server knows"))?;
-        Ok(resources.resource(&Kind::of(api_version, kind), None).cloned())
+    async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<Resource>, ApiError> {
+        Ok(self.api.resources().await?.resource(&Kind::of(api_version, kind), None).cloned())
+    }
+}
+
+/// What was read; where the server answered that it won't tell, nothing, and in
+/// `unread` why.
+fn answered<T: Default>(read: Result<T, ApiError>, what: &str, unread: &mut String) -> Result<T, RuntimeError> {
+    match read {
+        Err(error) if error.status().is_some() => {
+            *unread = format!(" ({what} can't be read: {error})");
+            Ok(T::default())
+        }
+        read => read.map_err(|error| error.reading(what)),
     }
 }
 

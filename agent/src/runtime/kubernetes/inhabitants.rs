@@ -10,7 +10,7 @@ use super::api::{ApiError, Meta, Owned, Resource, Resources};
 use super::objects::{Claims, Wanted, defined_by};
 use super::observe::Sight;
 use super::owner::{APP, FLEET, MANAGED_BY};
-use super::plan::{Going, Held};
+use super::plan::{Going, Held, finishes};
 use crate::ports::runtime::{RuntimeError, Task};
 
 impl Sight<'_> {
@@ -44,7 +44,7 @@ impl Sight<'_> {
                     Held::ForGood => {
                         tracing::warn!(object = %id, holds = what, "it stays: it holds what is not this app's")
                     }
-                    Held::ForNow => tracing::debug!(object = %id, holds = what, "it stays for now"),
+                    Held::ForNow => tracing::warn!(object = %id, holds = what, "it stays for now"),
                 }
                 held.insert((*id).clone(), stays);
             }
@@ -68,6 +68,9 @@ impl Sight<'_> {
                 Ok(metas) => metas,
                 Err(unknown) => return Ok(Some(unknown)),
             };
+            if let Some(unfinished) = unfinished(&metas, &resource.kind) {
+                return Ok(Some(unfinished));
+            }
             let other = metas.iter().find(|meta| !is_incidental(&resource.kind, meta, going, &resources));
             if let Some(meta) = other {
                 return Ok(Some((whose(meta, task), format!("{} {}", resource.kind, meta.name))));
@@ -101,6 +104,9 @@ impl Sight<'_> {
             Ok(metas) => metas,
             Err(unknown) => return Ok(Some(unknown)),
         };
+        if let Some(unfinished) = unfinished(&metas, &defined.kind) {
+            return Ok(Some(unfinished));
+        }
         for meta in &metas {
             if going.contains(meta.uid.as_str()) || meta.is_deleting || self.is_orphan(meta, going).await? {
                 continue;
@@ -147,6 +153,12 @@ fn seen(list: Result<(Vec<Meta>, String), ApiError>, kind: &Kind) -> Result<Resu
         Err(error) if error.status().is_some() => Ok(Err((Held::ForNow, format!("what {kind} there is: {error}")))),
         Err(error) => Err(error.reading(&format!("the list of {kind}"))),
     }
+}
+
+/// One that its finalizers hold: whoever has to clear them needs what it is in.
+fn unfinished(metas: &[Meta], kind: &Kind) -> Option<Inside> {
+    let found = metas.iter().find(|meta| meta.is_deleting && finishes(kind, meta))?;
+    Some((Held::ForNow, format!("{kind} {}, which its finalizers hold", found.name)))
 }
 
 /// Another app's goes with that app; anybody else's is not ours to wait for.

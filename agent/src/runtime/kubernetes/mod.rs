@@ -38,7 +38,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use self::api::{Api, ApiError};
 use self::cache::Cache;
-use self::execute::{Hands, Prints};
+use self::execute::{Defined, Hands, Prints};
 use self::health::Targets;
 use self::kustomize::Kustomize;
 use self::objects::{Wanted, spec_of};
@@ -58,6 +58,7 @@ pub struct KubernetesRuntime {
     api: Arc<Api>,
     cache: Cache,
     prints: Prints,
+    defined: Defined,
     kustomize: Kustomize,
     targets: Targets,
 }
@@ -71,6 +72,7 @@ impl KubernetesRuntime {
             api: Arc::new(Api::new(settings)),
             cache: Cache::new(),
             prints: Prints::default(),
+            defined: Defined::default(),
             kustomize: Kustomize::new(store),
             targets: Targets::default(),
         }
@@ -152,12 +154,14 @@ impl Runtime for KubernetesRuntime {
         }
         self.refuse_shared(&sight, &task, &wanted).await?;
         let fresh = self.homes(&sight, &task, &wanted, &standing).await?;
+        let has_custom = wanted.iter().any(|it| order::is_custom(&it.id.kind));
+        let redefined = if has_custom { sight.redefined(&task).await? } else { BTreeSet::new() };
         let mut tried = Vec::new();
         for (it, standing) in wanted.iter().zip(&standing) {
             let differs = matches!(standing, Standing::Missing | Standing::Adopted(_) | Standing::Differs(..));
             // In a namespace that is not there yet the server can't say.
             let homeless = it.id.namespace.as_deref().is_some_and(|name| fresh.contains(name));
-            if differs && !homeless {
+            if differs && !homeless && !redefined.contains(&it.id.kind) {
                 let fresh = matches!(standing, Standing::Missing);
                 tried.push((it, fresh, !fresh && spec.replace.contains(&it.id.kind.kind)));
             }
@@ -186,6 +190,7 @@ impl Runtime for KubernetesRuntime {
             inventory: task.inventory,
             left: &left,
             claims: &claims,
+            beside: task.beside,
             prune: settings.map_or(&lost, |app| &app.prune),
             replace: &objects::replaceable(task.want, task.had, task.back),
             borrowed: task.borrowed,
@@ -196,7 +201,7 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn execute(&self, _: Task<'_>, step: &Step<Action>) -> Result<(), RuntimeError> {
-        let hands = Hands { api: &self.api, cache: &self.cache, prints: &self.prints };
+        let hands = Hands { api: &self.api, cache: &self.cache, prints: &self.prints, defined: &self.defined };
         hands.carry_out(&step.data).await
     }
 
@@ -212,7 +217,9 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn sweep(&self, keep: &[&Kept]) -> Result<(), RuntimeError> {
-        self.targets.retain(&keep.iter().flat_map(|kept| &kept.desired.apps).map(|app| &app.name).collect());
+        let apps = keep.iter().flat_map(|kept| &kept.desired.apps).map(|app| &app.name).collect();
+        self.targets.retain(&apps);
+        self.cache.retain(&apps);
         let specs = keep.iter().flat_map(|kept| &kept.desired.apps).filter_map(|app| Some((&app.name, spec_of(app)?)));
         self.kustomize.sweep(specs.filter(|(_, spec)| spec.kustomize)).map_err(|error| RuntimeError::Observe {
             what: "the renderings of kustomizations".to_owned(),

@@ -29,6 +29,8 @@ pub(super) struct Wanted {
     /// Over all of it; also one of its marks.
     pub(super) digest: String,
     pub(super) rank: u16,
+    /// A namespace that `createNamespace` asks for, of no manifest.
+    pub(super) brought: bool,
 }
 
 pub(super) fn spec_of(app: &DesiredApp) -> Option<&KubernetesSpec> {
@@ -123,8 +125,11 @@ pub(super) async fn manifests(
 /// The kinds that the definitions among these manifests bring: the server
 /// can't know them yet.
 pub(super) fn definitions(manifests: &[Manifest]) -> Vec<Resource> {
-    let definitions = manifests.iter().filter(|it| it.kind.is("apiextensions.k8s.io", "CustomResourceDefinition"));
-    definitions.flat_map(|manifest| defined_by(&manifest.object)).collect()
+    manifests.iter().filter(|it| is_definition(&it.kind)).flat_map(|manifest| defined_by(&manifest.object)).collect()
+}
+
+pub(super) fn is_definition(kind: &Kind) -> bool {
+    kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
 }
 
 /// The versions of its kind that one definition has served.
@@ -184,11 +189,21 @@ pub(super) fn wanted(
                 .cloned()
                 .ok_or_else(|| refused(&id, "the API server knows no namespaces".to_owned(), None))?;
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            all.push(marked(fleet, app, id, resource, object));
+            all.push(Wanted { brought: true, ..marked(fleet, app, id, resource, object) });
         }
     }
     all.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
     Ok(all)
+}
+
+/// What an app may want, by its manifests alone: in a namespace or in none.
+pub(super) fn possible(spec: &KubernetesSpec, manifests: Vec<Manifest>, brings: Option<&str>) -> Vec<ObjectId> {
+    let ids = manifests.into_iter().flat_map(|it| {
+        let namespace = it.namespace.or_else(|| spec.namespace.clone()).unwrap_or_else(|| "default".to_owned());
+        let (kind, name) = (it.kind, it.name);
+        [None, Some(namespace)].map(|namespace| ObjectId { kind: kind.clone(), namespace, name: name.clone() })
+    });
+    ids.chain(brings.map(namespace)).collect()
 }
 
 fn resource(manifest: &Manifest, resources: &Resources, defined: &[Resource]) -> Result<Resource, RuntimeError> {
@@ -237,7 +252,7 @@ fn marked(fleet: &FleetName, app: &DesiredApp, id: ObjectId, resource: Resource,
     let digest = Digest::of(object.to_string().as_bytes()).to_string();
     object["metadata"]["annotations"][DIGEST] = digest.as_str().into();
     let rank = rank(&id.kind, resource.namespaced);
-    Wanted { id, resource, object, digest, rank }
+    Wanted { id, resource, object, digest, rank, brought: false }
 }
 
 /// A secret's `stringData` as `data`: the server keeps that alone, and would

@@ -11,9 +11,10 @@ use super::api::{Api, Meta, Resource, Resources};
 use super::cache::Cache;
 use super::execute::Prints;
 use super::kustomize::Kustomize;
-use super::objects::{self, Claims, Wanted, brings, id_of, spec_of};
+use super::objects::{self, Claims, Wanted, brings, defined_by, id_of, is_definition, spec_of};
 use super::owner::{DIGEST, FLEET, Owner, owner};
 use super::plan::Standing;
+use crate::ports::Reason as _;
 use crate::ports::runtime::{RuntimeError, Task};
 
 /// From so many missing objects of a kind on, the kind is listed instead of
@@ -85,6 +86,29 @@ impl Sight<'_> {
         Ok(defined)
     }
 
+    /// The kinds whose definition an app of the revision brings or changes: the
+    /// server judges their objects by the old one until that is applied.
+    pub(super) async fn redefined(&self, task: &Task<'_>) -> Result<BTreeSet<Kind>, RuntimeError> {
+        let mut kinds = BTreeSet::new();
+        for app in task.beside {
+            let Some(spec) = spec_of(app) else { continue };
+            let objects = match self.objects(task, app, spec).await {
+                Ok(objects) => objects,
+                Err(error) if error.is_transient() => return Err(error),
+                // What is wrong with another app is said when it is prepared.
+                Err(_) => continue,
+            };
+            for it in objects.iter().filter(|it| is_definition(&it.id.kind)) {
+                let live = self.api.get_meta(&it.resource, None, &it.id.name).await;
+                let live = live.map_err(|error| error.reading(&it.id.to_string()))?;
+                if live.is_none_or(|live| live.annotations.get(DIGEST) != Some(&it.digest)) {
+                    kinds.extend(defined_by(&it.object).into_iter().map(|defined| defined.kind));
+                }
+            }
+        }
+        Ok(kinds)
+    }
+
     /// Has the kinds of what is wanted and of what is owned at hand.
     async fn follow(&self, task: &Task<'_>, wanted: &[Wanted]) -> Result<(), RuntimeError> {
         let resources = self.resources(false).await?;
@@ -147,15 +171,16 @@ impl Sight<'_> {
         if meta.is_deleting {
             return Standing::Leaving(meta);
         }
-        match owner(&meta, task.fleet.as_str()) {
+        let made = owned && meta.print.is_some();
+        match owner(&meta, task.fleet.as_str(), made) {
             Owner::Ours(app) if app == task.app.as_str() => {}
             // Another app of this fleet had it: handed over.
             Owner::Ours(app) => return Standing::Differs(meta, format!("handed over by app {app}")),
             // We applied it once; somebody took our marks away.
-            Owner::Nobody(_) if owned && meta.print.is_some() => {
-                return Standing::Differs(meta, "its labels".to_owned());
-            }
+            Owner::Nobody(_) if made => return Standing::Differs(meta, "its labels".to_owned()),
             Owner::Nobody(_) if spec.adopt => return Standing::Adopted(meta),
+            // What is asked for is that it is there.
+            Owner::Nobody(_) | Owner::Other(_) if it.brought => return Standing::Theirs,
             Owner::Nobody(words) | Owner::Other(words) => return Standing::Foreign(words),
         }
         if meta.annotations.get(DIGEST) != Some(&it.digest) {
@@ -186,7 +211,7 @@ impl Sight<'_> {
         for id in gone {
             // A kind that is no longer served has no objects; one whose server is away may have.
             let Some(resource) = resources.resource(&id.kind, None) else {
-                if resources.is_partial() {
+                if resources.is_group_stale(&id.kind.group) {
                     return Err(RuntimeError::Observe {
                         what: id.to_string(),
                         source: "a service behind the API does not answer".into(),
@@ -208,9 +233,17 @@ impl Sight<'_> {
         let mut claims = Claims::new();
         for app in task.beside.iter().filter(|app| app.name != *task.app) {
             let Some(spec) = spec_of(app) else { continue };
-            for it in self.objects(task, app, spec).await? {
-                claims.insert(it.id, app.name.clone());
-            }
+            let theirs = match self.objects(task, app, spec).await {
+                Ok(theirs) => theirs.into_iter().map(|it| it.id).collect(),
+                Err(error) if error.is_transient() => return Err(error),
+                // The server does not know all of it (any more): no fault of this
+                // app, and what it may be is spared.
+                Err(_) => {
+                    let manifests = objects::manifests(app, spec, task.blobs, self.kustomize).await?;
+                    objects::possible(spec, manifests, brings(task.beside, app))
+                }
+            };
+            claims.extend(theirs.into_iter().map(|id| (id, app.name.clone())));
         }
         Ok(claims)
     }

@@ -65,6 +65,11 @@ pub(super) fn rank(kind: &Kind, namespaced: bool) -> u16 {
     }
 }
 
+/// A kind that has no place: custom, as a rule.
+pub(super) fn is_custom(kind: &Kind) -> bool {
+    rank(kind, true) > OTHERS
+}
+
 /// Objects of a lower rank are removed first: [`rank`] in reverse.
 #[must_use]
 pub(super) fn removal_rank(kind: &Kind, namespaced: bool) -> u16 {

@@ -31,15 +31,16 @@ pub(super) enum Owner {
     Nobody(String),
 }
 
-/// By the object's own marks.
-pub(super) fn owner(meta: &Meta, fleet: &str) -> Owner {
-    if let Some(controller) = &meta.controller {
+/// By the object's own marks. `made`: burgee made it and applies it; then what
+/// it belongs to besides says nothing.
+pub(super) fn owner(meta: &Meta, fleet: &str, made: bool) -> Owner {
+    if let Some(controller) = meta.controller.as_ref().filter(|_| !made) {
         return Owner::Other(format!("of {controller}"));
     }
     let label = |key: &str| meta.labels.get(key).map(String::as_str);
     match (label(MANAGED_BY), label(FLEET), label(APP)) {
         (Some("burgee"), Some(of), Some(app)) if of == fleet => return Owner::Ours(app.to_owned()),
-        (Some("burgee"), Some(of), _) => return Owner::Other(format!("of the fleet {of}")),
+        (Some("burgee"), Some(of), _) if of != fleet => return Owner::Other(format!("of the fleet {of}")),
         _ => {}
     }
     for (mark, tool) in CLAIMS {
@@ -74,13 +75,20 @@ mod tests {
         let ours =
             [("app.kubernetes.io/managed-by", "burgee"), ("burgee.dev/fleet", "retail"), ("burgee.dev/app", "pos")];
         let other = |text: &str| Owner::Other(text.to_owned());
-        assert_eq!(owner(&meta(&ours, &[]), "retail"), Owner::Ours("pos".to_owned()));
-        assert_eq!(owner(&meta(&ours, &[]), "boats"), other("of the fleet retail"));
-        assert_eq!(owner(&meta(&[("app.kubernetes.io/managed-by", "Helm")], &[]), "retail"), other("managed by Helm"));
+        assert_eq!(owner(&meta(&ours, &[]), "retail", false), Owner::Ours("pos".to_owned()));
+        assert_eq!(owner(&meta(&ours, &[]), "boats", false), other("of the fleet retail"));
+        assert_eq!(
+            owner(&meta(&[("app.kubernetes.io/managed-by", "Helm")], &[]), "retail", false),
+            other("managed by Helm")
+        );
         let helm = meta(&[], &[("meta.helm.sh/release-name", "db")]);
-        assert_eq!(owner(&helm, "retail"), other("of Helm release db"));
-        assert_eq!(owner(&meta(&[], &[]), "retail"), Owner::Nobody("written by kubectl".to_owned()));
+        assert_eq!(owner(&helm, "retail", false), other("of Helm release db"));
+        assert_eq!(owner(&meta(&[], &[]), "retail", false), Owner::Nobody("written by kubectl".to_owned()));
         let pod = Meta { controller: Some("ReplicaSet web".to_owned()), ..meta(&ours, &[]) };
-        assert_eq!(owner(&pod, "retail"), other("of ReplicaSet web"));
+        assert_eq!(owner(&pod, "retail", false), other("of ReplicaSet web"));
+        assert_eq!(owner(&pod, "retail", true), Owner::Ours("pos".to_owned()));
+        let nobody = Owner::Nobody("written by kubectl".to_owned());
+        assert_eq!(owner(&meta(&ours[..2], &[]), "retail", false), nobody, "a mark is missing");
+        assert_eq!(owner(&meta(&ours[..1], &[]), "retail", true), nobody, "two are");
     }
 }

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleet::desired::PrunePolicy;
+use fleet::desired::{DesiredApp, PrunePolicy};
 use fleet::kubernetes::{Kind, ObjectId};
 use serde_json::Value;
 
 use super::api::{Meta, Resource};
-use super::objects::{Claims, Wanted, id_of, named};
-use super::order::removal_rank;
+use super::objects::{Claims, Wanted, id_of, is_definition, named};
+use super::order::{is_custom, removal_rank};
 use super::owner::{APP, FLEET, MANAGED_BY, PRUNE};
 use crate::ports::runtime::{Inventory, Object, Plan, RuntimeError, Step, Verb};
 
@@ -42,8 +42,9 @@ pub enum Action {
     },
     /// Takes burgee's marks off the object of that uid: it is nobody's then.
     Release { id: ObjectId, resource: Resource, uid: String },
-    /// Deletes the object of that uid.
-    Delete { id: ObjectId, resource: Resource, uid: String },
+    /// Deletes the object of that uid. `finishes`: somebody who may go next has
+    /// something to finish for it, and gets a while.
+    Delete { id: ObjectId, resource: Resource, uid: String, finishes: bool },
     /// Waits until an object that is on its way out is gone.
     AwaitGone { id: ObjectId, resource: Resource, uid: String },
     /// Waits until a definition is served.
@@ -58,6 +59,8 @@ pub(super) enum Standing {
     Foreign(String),
     /// There, and to be taken over.
     Adopted(Meta),
+    /// Somebody else's, and used as it is.
+    Theirs,
     /// As it is wanted.
     Same,
     /// Ours; what differs, in words.
@@ -78,6 +81,8 @@ pub(super) struct Scene<'a> {
     pub(super) left: &'a BTreeMap<ObjectId, (Resource, Meta)>,
     /// What the other apps of the revision want.
     pub(super) claims: &'a Claims,
+    /// All apps of the revision.
+    pub(super) beside: &'a [DesiredApp],
     pub(super) prune: &'a PrunePolicy,
     pub(super) replace: &'a [String],
     /// What was there before burgee: given back, not deleted.
@@ -110,14 +115,18 @@ pub(super) fn plan(scene: &Scene<'_>) -> Result<Plan<Action>, RuntimeError> {
     }
     let mut inventory = Inventory::new();
     let mut steps = removals(scene);
-    for id in scene.held.iter().filter(|(_, held)| **held == Held::ForNow).map(|(id, _)| named(id)) {
+    let held = scene.held.iter().filter(|(_, held)| **held == Held::ForNow).map(|(id, _)| id);
+    let late = scene.left.iter().filter(|(id, (_, meta))| lingers(scene, id, meta)).map(|(id, _)| id);
+    for id in held.chain(late).map(named) {
         if let Some(digest) = scene.inventory.get(&id) {
             inventory.insert(id, digest.clone());
         }
     }
     let mut added = Vec::new();
     for (wanted, standing) in scene.wanted.iter().zip(scene.standing) {
-        inventory.insert(named(&wanted.id), wanted.digest.clone());
+        if !matches!(standing, Standing::Theirs) {
+            inventory.insert(named(&wanted.id), wanted.digest.clone());
+        }
         additions(scene, wanted, standing, &mut added);
     }
     // Within a rank: what has to be gone first, the objects, what has to be served.
@@ -140,7 +149,9 @@ fn fate(scene: &Scene<'_>, id: &ObjectId, meta: &Meta) -> Fate {
     let ours = label(MANAGED_BY) == Some("burgee") && label(FLEET) == Some(scene.fleet);
     // Wanted, handed over, or somebody's by now: nothing to delete, and no longer this app's.
     let wanted = scene.wanted.iter().any(|it| it.id == *id) || scene.claims.contains_key(id);
-    if wanted || !ours || label(APP) != Some(scene.app) || meta.is_deleting {
+    // One that is marked as an app's that is here is that app's to delete, by its own settings.
+    let is_here = |app: &str| app != scene.app && scene.beside.iter().any(|other| other.name.as_str() == app);
+    if wanted || !ours || label(APP).is_none_or(is_here) || meta.is_deleting {
         return Fate::Nothing;
     }
     if scene.borrowed.contains(&named(id)) {
@@ -148,6 +159,22 @@ fn fate(scene: &Scene<'_>, id: &ObjectId, meta: &Meta) -> Fate {
     }
     let marked = meta.annotations.get(PRUNE).is_some_and(|value| value == "disabled");
     if marked || is_kept(&id.kind, scene.prune) { Fate::Nothing } else { Fate::Goes }
+}
+
+/// What stays this app's though it does not want it: what finalizers may hold
+/// for a while, and what another app is to take over and has not yet.
+fn lingers(scene: &Scene<'_>, id: &ObjectId, meta: &Meta) -> bool {
+    let label = |key: &str| meta.labels.get(key).map(String::as_str);
+    let own = [(MANAGED_BY, "burgee"), (FLEET, scene.fleet), (APP, scene.app)];
+    let goes = || meta.is_deleting || fate(scene, id, meta) == Fate::Goes;
+    own.iter().all(|(key, value)| label(key) == Some(value))
+        && (scene.claims.contains_key(id) || (finishes(&id.kind, meta) && goes()))
+}
+
+/// Whether somebody, an operator that runs beside it as a rule, finishes what
+/// an object stands for before it is gone.
+pub(super) fn finishes(kind: &Kind, meta: &Meta) -> bool {
+    meta.has_finalizers && is_custom(kind)
 }
 
 /// What is owned and still there, by what becomes of it.
@@ -173,6 +200,7 @@ fn removals(scene: &Scene<'_>) -> Vec<Step<Action>> {
 fn removal(scene: &Scene<'_>, id: &ObjectId, resource: &Resource, meta: &Meta) -> Step<Action> {
     let object = named(id);
     let given_back = scene.borrowed.contains(&object);
+    let finishes = finishes(&id.kind, meta);
     let (id, resource, uid) = (id.clone(), resource.clone(), meta.uid.clone());
     let group = Some(removal_rank(&id.kind, resource.namespaced).into());
     if given_back {
@@ -186,7 +214,7 @@ fn removal(scene: &Scene<'_>, id: &ObjectId, resource: &Resource, meta: &Meta) -
         why: "no longer wanted".to_owned(),
         after_steady: holds_data(&id.kind),
         group,
-        data: Action::Delete { id, resource, uid },
+        data: Action::Delete { id, resource, uid, finishes },
     }
 }
 
@@ -204,7 +232,7 @@ fn is_kept(kind: &Kind, prune: &PrunePolicy) -> bool {
 
 /// What others are made in, or by.
 fn is_ground(kind: &Kind) -> bool {
-    kind.is("", "Namespace") || kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
+    kind.is("", "Namespace") || is_definition(kind)
 }
 
 /// With these goes what they hold: only once the device is steady.
@@ -229,7 +257,7 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
     let rank = if is_last { u16::MAX } else { wanted.rank };
     let group = |place: u32| Some(ADDED + u32::from(rank) * PLACES + place);
     let (verb, why, uid) = match standing {
-        Standing::Same | Standing::Foreign(_) => return,
+        Standing::Same | Standing::Foreign(_) | Standing::Theirs => return,
         Standing::Missing => (Verb::Create, "missing".to_owned(), None),
         Standing::Adopted(meta) => (Verb::Adopt, "nobody claims it".to_owned(), Some(&meta.uid)),
         Standing::Differs(meta, why) => (Verb::Update, why.clone(), Some(&meta.uid)),
@@ -270,7 +298,7 @@ fn additions(scene: &Scene<'_>, wanted: &Wanted, standing: &Standing, steps: &mu
             replace: scene.replace.contains(&wanted.id.kind.kind),
         },
     });
-    if wanted.id.kind.is("apiextensions.k8s.io", "CustomResourceDefinition") {
+    if is_definition(&wanted.id.kind) {
         steps.push(Step {
             verb: Verb::Wait,
             object: named(&wanted.id),

@@ -7,6 +7,7 @@ use fleet::kubernetes::ObjectId;
 use serde_json::json;
 
 use super::super::api::{Meta, Resource};
+use super::super::objects::tests::app;
 use super::super::objects::{Claims, Wanted, named};
 use super::super::order::rank;
 use super::{Action, Held, Scene, Standing, going, plan};
@@ -36,7 +37,14 @@ fn wanted(text: &str) -> Wanted {
     let id = id(text);
     let resource = resource(&id);
     let rank = rank(&id.kind, resource.namespaced);
-    Wanted { object: json!({"metadata": {"name": id.name}}), digest: "d".to_owned(), resource, rank, id }
+    Wanted {
+        object: json!({"metadata": {"name": id.name}}),
+        digest: "d".to_owned(),
+        resource,
+        rank,
+        id,
+        brought: false,
+    }
 }
 
 /// Ours, of an app.
@@ -90,6 +98,7 @@ fn check_owned(name: &str, case: Case, want: &[&str], owned: Option<(&[&str], &[
         inventory: &inventory,
         left: &left,
         claims: &claims,
+        beside: &[app("shelf", None, false)],
         prune: &prune,
         replace: &["Job".to_owned()],
         held: &held,
@@ -231,6 +240,33 @@ fn plans() {
             "delete ConfigMap/a/made: no longer wanted",
             "adopt ConfigMap/a/x: nobody claims it",
         ],
+    );
+    let finished = |is_deleting| Meta { has_finalizers: true, is_deleting, ..meta("pos") };
+    check_owned(
+        "what is to be taken over, or finished by somebody, is owned until it is",
+        Case {
+            left: vec![
+                ("ConfigMap/b/claimed", meta("pos")),
+                ("ConfigMap/b/taken", meta("shelf")),
+                ("ConfigMap/b/orphan", meta("gone")),
+                ("Widget.example.com/b/ends", finished(true)),
+                ("Widget.example.com/b/goes", finished(false)),
+                ("ConfigMap/b/ends", finished(true)),
+            ],
+            claims: vec!["ConfigMap/b/claimed", "ConfigMap/b/taken"],
+            ..case()
+        },
+        &["delete Widget.example.com/b/goes: no longer wanted", "delete ConfigMap/b/orphan: no longer wanted"],
+        Some((
+            &["ConfigMap/b/claimed", "Widget.example.com/b/ends", "Widget.example.com/b/goes"],
+            &["ConfigMap/b/orphan", "Widget.example.com/b/goes"],
+        )),
+    );
+    check_owned(
+        "a namespace that is somebody's is used as it is",
+        Case { wanted: vec![("Namespace/a", Standing::Theirs), ("ConfigMap/a/x", Standing::Same)], ..case() },
+        &[],
+        Some((&["ConfigMap/a/x"], &[])),
     );
     check(
         "somebody else's is refused by name",

@@ -225,6 +225,12 @@ impl Resources {
         self.stale.iter().any(|version| version == api_version)
     }
 
+    /// Whether what any version of this group has could not be learned.
+    #[must_use]
+    pub fn is_group_stale(&self, group: &str) -> bool {
+        self.stale.iter().any(|version| version.rsplit_once('/').map_or("", |(of, _)| of) == group)
+    }
+
     /// Every kind whose objects lie in namespaces and can be listed, in its
     /// preferred version.
     pub fn namespaced(&self) -> impl Iterator<Item = &Resource> {
@@ -270,6 +276,7 @@ mod tests {
         let namespace = resources.resource(&Kind::of("v1", "Namespace"), None).unwrap();
         assert_eq!(namespace.path(Some("ignored"), Some("shop")), "/api/v1/namespaces/shop");
         assert!(resources.is_stale("metrics.k8s.io/v1beta1") && resources.is_partial());
+        assert!(resources.is_group_stale("metrics.k8s.io") && !resources.is_group_stale("apps"));
         assert!(resources.resource(&Kind::of("apps/v1", "Deployment"), Some("apps/v2")).is_none());
 
         let old = |name: &str| OldResource { name: name.into(), kind: "Pod".into(), namespaced: true, verbs: vec![] };

@@ -133,6 +133,15 @@ impl ApiError {
         self.status() == Some(422)
     }
 
+    /// What is sent does not have the shape of its kind, by the server's words.
+    #[must_use]
+    pub fn is_misshapen(&self) -> bool {
+        match self {
+            Self::Refused { status: 500, message, .. } => MISSHAPEN.iter().any(|words| message.contains(words)),
+            _ => false,
+        }
+    }
+
     /// Waiting alone can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -141,9 +150,7 @@ impl ApiError {
             // A namespace that ends: its successor takes objects again.
             Self::Refused { status: 403, message, .. } if message.contains("because it is being terminated") => true,
             // Said with 500, and as true the next time.
-            Self::Refused { status: 500, message, .. } if MISSHAPEN.iter().any(|words| message.contains(words)) => {
-                false
-            }
+            Self::Refused { .. } if self.is_misshapen() => false,
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 410 | 429 | 500..=599),
             Self::Settings { .. } | Self::Unreadable { .. } => false,
         }

@@ -25,6 +25,8 @@ pub struct Meta {
     /// Every object that this one belongs to: when all are gone, so is this.
     pub owners: Vec<Owned>,
     pub is_deleting: bool,
+    /// Somebody has something to finish before it can be gone.
+    pub has_finalizers: bool,
     /// Over the fields that the agent applied and still owns. Another manager
     /// that changes the value of one takes it away, which shows here.
     pub print: Option<[u8; 16]>,
@@ -64,6 +66,8 @@ struct Wire<'a> {
     owner_references: Option<Vec<Owner>>,
     #[serde(default)]
     deletion_timestamp: Option<String>,
+    #[serde(default)]
+    finalizers: Option<Vec<String>>,
     #[serde(default, borrow)]
     managed_fields: Option<Vec<Fields<'a>>>,
 }
@@ -136,6 +140,7 @@ impl Meta {
             controller,
             owners,
             is_deleting: metadata.deletion_timestamp.is_some(),
+            has_finalizers: metadata.finalizers.is_some_and(|all| !all.is_empty()),
             print,
             managers: managers.into_iter().map(|(_, manager)| manager).collect(),
         })
