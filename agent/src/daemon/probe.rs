@@ -48,14 +48,15 @@ pub(crate) async fn until_healthy<P: Parts>(
     stop: &Cell<bool>,
 ) -> Result<(), Unhealthy> {
     let Some(app) = subject.want else { return Ok(()) };
-    let mut deadline = Instant::now() + Duration::from_millis(app.health.timeout_ms);
+    let time = Duration::from_millis(app.health.timeout_ms);
+    let (mut deadline, mut spare) = (Instant::now() + time, time);
     let mut healthy_since: Option<Instant> = None;
     let mut pause = Duration::from_millis(50);
     loop {
         let looked = Instant::now();
-        let mut is_away = false;
+        let mut away = false;
         let verdict = try_look(context, subject).await.unwrap_or_else(|error| {
-            is_away = matches!(error, RuntimeError::Unreachable { .. });
+            away = matches!(error, RuntimeError::Unreachable { .. });
             Verdict { health: Health::Unknown, message: chain(&error) }
         });
         // Said while it is waited for: why it takes so long.
@@ -68,10 +69,15 @@ pub(crate) async fn until_healthy<P: Parts>(
                     return Ok(());
                 }
             }
-            // Time without an engine is no one's fault; with one that answers and
-            // won't say, it is counted, or a bad revision would stay for ever.
-            Health::Unknown if is_away => deadline += looked.elapsed() + pause,
-            Health::Unknown => {}
+            // Time without an engine is no one's fault; with one that answers, and
+            // does not tell, that is so for a while: else a bad revision would stay
+            // for ever.
+            Health::Unknown => {
+                let more = looked.elapsed() + pause;
+                let more = if away { more } else { more.min(spare) };
+                spare = if away { spare } else { spare - more };
+                deadline += more;
+            }
             _ => {
                 // A soak that broke begins again, and the time-out with it
                 // only if it had not passed: else a flapping app never fails.

@@ -183,7 +183,7 @@ impl Look<'_> {
             Ok(()) => Ok(Ok(found)),
             // A kind whose definition is gone has no objects.
             Err(error) if error.status() == Some(404) => Ok(Ok(BTreeMap::new())),
-            Err(error) if error.status().is_some() => {
+            Err(error) if error.is_answer() => {
                 Ok(Err(Status { state: State::InProgress, message: format!("it can't be read: {error}") }))
             }
             Err(error) => Err(error.reading(&listing(&resource.kind))),
@@ -262,7 +262,7 @@ impl Look<'_> {
 /// `unread` why.
 fn answered<T: Default>(read: Result<T, ApiError>, what: &str, unread: &mut String) -> Result<T, RuntimeError> {
     match read {
-        Err(error) if error.status().is_some() => {
+        Err(error) if error.is_answer() => {
             *unread = format!(" ({what} can't be read: {error})");
             Ok(T::default())
         }

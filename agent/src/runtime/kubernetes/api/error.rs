@@ -142,6 +142,19 @@ impl ApiError {
         }
     }
 
+    /// An answer about what was asked, and not one that the server is too busy,
+    /// or what it keeps its objects in.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused { status: 500, message, .. } => {
+                !["etcdserver", "database is locked"].iter().any(|words| message.contains(words))
+            }
+            Self::Refused { status, .. } => !matches!(status, 408 | 429 | 502..=504),
+            _ => false,
+        }
+    }
+
     /// Waiting alone can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
