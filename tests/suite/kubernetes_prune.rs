@@ -342,7 +342,8 @@ fn a_namespace_that_is_somebodys_is_used_and_left_as_it_is() {
     let labels = || cluster.get("", "namespace", &home)["metadata"]["labels"].clone();
     let before = labels();
     stage.repo.write("groups/all.yaml", "selector: {matchLabels: {role: test}}\napps: [shop]\n");
-    housed(&stage, "shop", &home, "");
+    // Not even where objects may be taken over: nobody wrote this one down.
+    housed(&stage, "shop", &home, "adopt: true\n");
     stage.manifest("shop", "x.yaml", &[config_map("map", "1")]);
     stage.pushed("first");
     stage.device.wait("it is well", 30, |status| {

@@ -178,9 +178,9 @@ impl Sight<'_> {
             Owner::Ours(app) => return Standing::Differs(meta, format!("handed over by app {app}")),
             // We applied it once; somebody took our marks away.
             Owner::Nobody(_) if made => return Standing::Differs(meta, "its labels".to_owned()),
-            Owner::Nobody(_) if spec.adopt => return Standing::Adopted(meta),
             // What is asked for is that it is there.
             Owner::Nobody(_) | Owner::Other(_) if it.brought => return Standing::Theirs,
+            Owner::Nobody(_) if spec.adopt => return Standing::Adopted(meta),
             Owner::Nobody(words) | Owner::Other(words) => return Standing::Foreign(words),
         }
         if meta.annotations.get(DIGEST) != Some(&it.digest) {
