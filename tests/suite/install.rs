@@ -352,7 +352,7 @@ fn on_a_booted_systemd_it_starts_restarts_and_ends_the_services() {
     fs::create_dir_all(&settings).expect("a folder");
     fs::write(settings.join("agent.toml"), "no settings\n").expect("a file");
     let install = format!("/release-{NEXT}/install.sh");
-    let failed = machine.run(&[&install, "agent", "hub"]).expect("nsenter");
+    let failed = machine.run([&install, "agent", "hub"]).expect("nsenter");
     assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
     let words = format!("burgee {NEXT} is installed, but does not start: burgee-agent.service");
     assert!(said(&failed).contains(&words) && said(&failed).contains("hint: journalctl -u burgee-agent.service"));
@@ -368,7 +368,7 @@ fn on_a_booted_systemd_it_starts_restarts_and_ends_the_services() {
     done(&[&install, "uninstall"]);
     until("the package's hub runs", Duration::from_secs(30), || {
         let pid = show("burgee-hub", "MainPID");
-        let runs = machine.run(&["readlink", &format!("/proc/{pid}/exe")]).ok()?;
+        let runs = machine.run(["readlink", &format!("/proc/{pid}/exe")]).ok()?;
         (String::from_utf8_lossy(&runs.stdout).trim() == "/usr/bin/burgee-hub").then_some(())
     });
     assert_eq!(done(&["systemctl", "is-enabled", "burgee-hub"]), "enabled");

@@ -94,13 +94,12 @@ pub(super) async fn doctor(
 ) -> Result<ExitCode, Failure> {
     let settings = inputs.and_then(|inputs| inputs.settings().map_err(Failure::from));
     let mut findings = Vec::new();
-    let known;
-    match &settings {
+    let known = match &settings {
         Ok(settings) => {
             let files = readable.iter().flat_map(Inputs::files).map(|file| file.display().to_string());
             let files = files.collect::<Vec<_>>().join(", ");
             findings.push(found("config", Grade::Ok, if files.is_empty() { "flags alone".to_owned() } else { files }));
-            known = look(settings, &mut findings).await;
+            look(settings, &mut findings).await
         }
         Err(failure) => {
             let finding = found("config", Grade::Fail, failure.message.clone()).code(USAGE);
@@ -109,9 +108,9 @@ pub(super) async fn doctor(
             findings.push(device::clock());
             findings.push(device::cgroups(std::path::Path::new("/")));
             // What a bundle must not show is known by what is kept.
-            known = Known::by_journal(&readable.as_ref().map_or_else(|| Inputs::default().store(), Inputs::store));
+            Known::by_journal(&readable.as_ref().map_or_else(|| Inputs::default().store(), Inputs::store))
         }
-    }
+    };
     if bundle != Bundle::No {
         let path = bundle::write(bundle, readable.as_ref(), settings.as_ref().ok(), &findings, &known).await?;
         print(&format!("{}\n", path.display()));
