@@ -219,8 +219,8 @@ async fn converge_in<P: Parts, R: Runtime>(
         let task = |inventory| Task { back, borrowed: &borrowed, ..subject.task(inventory) };
         let mut plan = adapter.plan(task(&owned)).await?;
         let leaving = if pass.waits { Vec::new() } else { let_go(&mut plan) };
-        let held = let_be(&mut plan, pass.held);
-        let (plan, kept_back, withheld) = guarded(context, subject, plan, &owned, pass);
+        let mut held = Vec::new();
+        let (plan, kept_back, withheld) = guarded(context, subject, plan, &owned, pass, &mut held);
         let settled = settled_inventory(&plan, &kept_back, &owned);
         if plan.steps.is_empty() {
             own(context, subject.app, runtime, settled, Mark::Settled(withheld)).map_err(journal)?;
@@ -292,14 +292,6 @@ fn let_go<D>(plan: &mut Plan<D>) -> Vec<Object> {
     leaving
 }
 
-/// Takes out of a plan what would change one of these objects; a line a step.
-fn let_be<D>(plan: &mut Plan<D>, held: &BTreeSet<Object>) -> Vec<String> {
-    let is_held = |step: &Step<D>| !matches!(step.verb, Verb::Delete | Verb::Release) && held.contains(&step.object);
-    let lines = plan.steps.iter().filter(|step| is_held(step)).map(line).collect();
-    plan.steps.retain(|step| !is_held(step));
-    lines
-}
-
 /// `replace container/pos-web-1: image`.
 pub(crate) fn line<D>(step: &Step<D>) -> String {
     let verb = format!("{:?}", step.verb).to_lowercase();
@@ -311,14 +303,16 @@ pub(crate) fn line<D>(step: &Step<D>) -> String {
     }
 }
 
-/// The plan without what may not go; the objects whose deletion was left out,
-/// now or for good; and those of them that `prune.maxDelete` keeps.
+/// The plan without what may not go and what is let be, whose lines go to
+/// `held`; the objects whose deletion was left out, now or for good; and those
+/// of them that `prune.maxDelete` keeps.
 fn guarded<P: Parts, D>(
     context: &Context<P>,
     subject: Subject<'_>,
     mut plan: Plan<D>,
     owned: &Inventory,
     pass: Pass<'_>,
+    held: &mut Vec<String>,
 ) -> (Plan<D>, BTreeSet<Object>, BTreeSet<Object>) {
     let mut left_out = BTreeSet::new();
     let withheld = context.state().withheld.remove(subject.app).unwrap_or_default();
@@ -354,7 +348,12 @@ fn guarded<P: Parts, D>(
         if refused || later {
             left_out.insert(step.object.clone());
         }
-        !refused && !later
+        // What is to go is fought over by nobody.
+        let is_held = !matches!(step.verb, Verb::Delete | Verb::Release) && pass.held.contains(&step.object);
+        if is_held {
+            held.push(line(step));
+        }
+        !refused && !later && !is_held
     });
     let withheld = if over && !disabled { left_out.clone() } else { BTreeSet::new() };
     (plan, left_out, withheld)
@@ -391,7 +390,7 @@ async fn wait_for_dependencies<P: Parts>(
 
 #[cfg(test)]
 mod tests {
-    use super::{Object, Plan, RuntimeError, Step, Verb, is_of_wait, let_be, let_go};
+    use super::{Object, Plan, RuntimeError, Step, Verb, is_of_wait, let_go};
     use crate::ports::runtime::Inventory;
 
     fn object(name: &str) -> Object {
@@ -422,15 +421,6 @@ mod tests {
         assert_eq!(let_go(&mut plan), [object("claim")]);
         let rest: Vec<(Verb, &str)> = plan.steps.iter().map(|step| (step.verb, step.object.name.as_str())).collect();
         assert_eq!(rest, [(Verb::Create, "definition"), (Verb::Wait, "definition"), (Verb::Update, "map")]);
-    }
-
-    #[test]
-    fn what_is_fought_over_is_let_be_and_nothing_else() {
-        let mut plan = plan(&[(Verb::Delete, "gone"), (Verb::Update, "map"), (Verb::Create, "web")]);
-        let held = ["gone", "map"].map(object).into();
-        assert_eq!(let_be(&mut plan, &held), ["update x/map"]);
-        let rest: Vec<&str> = plan.steps.iter().map(|step| step.object.name.as_str()).collect();
-        assert_eq!(rest, ["gone", "web"], "what is to go is fought over by nobody");
     }
 
     #[test]

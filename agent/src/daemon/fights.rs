@@ -23,11 +23,17 @@ pub(crate) struct Repairs {
 }
 
 impl Repairs {
-    /// Notes a repair. `compare`: the longest time between two compares.
-    pub(crate) fn count(&mut self, now: Instant, steps: &[String], (seed, compare): (u64, Duration)) {
+    /// Notes a step of a repair, several of which are of the same moment.
+    /// `compare`: the longest time between two compares.
+    pub(crate) fn count(&mut self, now: Instant, step: &str, (seed, compare): (u64, Duration)) {
+        if self.last == Some(now) {
+            self.steps.push_str("; ");
+            self.steps.push_str(step);
+            return;
+        }
         self.in_a_row = if self.is_remembered(now, (seed, compare)) { self.in_a_row + 1 } else { 1 };
         self.last = Some(now);
-        self.steps = steps.join("; ");
+        step.clone_into(&mut self.steps);
     }
 
     /// Whether the next repair is held back because someone undoes them.
@@ -82,7 +88,7 @@ mod tests {
         let (mut repairs, mut now) = (Repairs::default(), Instant::now());
         for gap in gaps {
             now += Duration::from_secs(*gap);
-            repairs.count(now, &["update x".to_owned()], BY);
+            repairs.count(now, "update x", BY);
         }
         (repairs, now)
     }
@@ -112,14 +118,15 @@ mod tests {
         for _ in 0..12 {
             // Undone at once; repaired by the first compare after the pause.
             now += COMPARE.max(repairs.held(BY.0) + COMPARE);
-            repairs.count(now, &[], BY);
+            repairs.count(now, "", BY);
             pauses.push(repairs.held(BY.0));
         }
         assert!(pauses[..6].is_sorted(), "{pauses:?}");
         let last = pauses.last().copied().unwrap_or_default();
         assert!(last >= Duration::from_secs(900), "it grows: {pauses:?}");
         // A new fight begins from the beginning.
-        repairs.count(now + Duration::from_secs(9000), &[], BY);
-        assert_eq!(repairs.in_a_row(), 1);
+        repairs.count(now + Duration::from_secs(9000), "wait x", BY);
+        repairs.count(now + Duration::from_secs(9000), "create x", BY);
+        assert_eq!((repairs.in_a_row(), repairs.steps()), (1, "wait x; create x"), "one repair of two steps");
     }
 }

@@ -2,7 +2,7 @@
 //! what had to wait until the device was steady. Never changes the phase.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) struct Watch<P: Parts> {
     /// The phase may have changed: look anew.
     wake: Rc<Notify>,
     inputs: mpsc::UnboundedSender<Input>,
-    repairs: BTreeMap<(AppName, Object), Repairs>,
+    repairs: Vec<(AppName, Object, Repairs)>,
     next_compare: Instant,
     /// The revision for which everything was compared at least once.
     compared: Option<Revision>,
@@ -62,7 +62,7 @@ impl<P: Parts> Watch<P> {
         inputs: mpsc::UnboundedSender<Input>,
     ) -> Self {
         let next_compare = Instant::now();
-        let repairs = BTreeMap::new();
+        let repairs = Vec::new();
         Self { context, fetcher, wake, inputs, repairs, next_compare, compared: None, tried: None, failures: 0 }
     }
 
@@ -230,17 +230,11 @@ impl<P: Parts> Watch<P> {
                 let cleanup = self.compared.as_ref() != Some(subject.revision)
                     && steps.iter().all(|(_, step)| step.starts_with("delete") || step.starts_with("release"));
                 if !cleanup {
-                    let mut by_object: BTreeMap<Object, Vec<String>> = BTreeMap::new();
-                    let mut lines = Vec::new();
-                    for (object, step) in steps {
-                        lines.push(step.clone());
-                        by_object.entry(object).or_default().push(step);
+                    let now = Instant::now();
+                    for (object, step) in &steps {
+                        self.count(&app.name, object, step, now);
                     }
-                    for (object, steps) in by_object {
-                        let repairs = self.repairs.entry((app.name.clone(), object)).or_default();
-                        repairs.count(Instant::now(), &steps, (self.context.seed, COMPARE + COMPARE / 4));
-                    }
-                    let steps = lines.join("; ");
+                    let steps = steps.into_iter().map(|(_, step)| step).collect::<Vec<_>>().join("; ");
                     tracing::info!(app = %app.name, steps, "drift repaired");
                     let message = format!("app {}: {steps}", app.name);
                     let event = Event {
@@ -260,8 +254,17 @@ impl<P: Parts> Watch<P> {
     /// What somebody else keeps changing, and is let be for now.
     fn held(&self, app: &AppName) -> BTreeSet<Object> {
         let (now, seed) = (Instant::now(), self.context.seed);
-        let held = self.repairs.iter().filter(|((name, _), repairs)| name == app && repairs.is_held(now, seed));
-        held.map(|((_, object), _)| object.clone()).collect()
+        let held = self.repairs.iter().filter(|(name, _, repairs)| name == app && repairs.is_held(now, seed));
+        held.map(|(_, object, _)| object.clone()).collect()
+    }
+
+    fn count(&mut self, app: &AppName, object: &Object, step: &str, now: Instant) {
+        let known = self.repairs.iter().position(|(name, of, _)| name == app && of == object);
+        let at = known.unwrap_or_else(|| {
+            self.repairs.push((app.clone(), object.clone(), Repairs::default()));
+            self.repairs.len() - 1
+        });
+        self.repairs[at].2.count(now, step, (self.context.seed, COMPARE + COMPARE / 4));
     }
 
     /// Says which objects are fought over. One of an app that left, or that is
@@ -271,9 +274,9 @@ impl<P: Parts> Watch<P> {
             kept.desired.apps.iter().any(|app| app.name == *name && app.drift.mode == DriftMode::Correct)
         };
         let (now, by) = (Instant::now(), (self.context.seed, COMPARE + COMPARE / 4));
-        self.repairs.retain(|(name, _), repairs| repaired(name) && repairs.is_remembered(now, by));
-        let fights: Vec<_> = self.repairs.iter().filter(|(_, repairs)| repairs.is_fight(now, by)).collect();
-        let [((app, _), repairs), ..] = fights.as_slice() else {
+        self.repairs.retain(|(name, _, repairs)| repaired(name) && repairs.is_remembered(now, by));
+        let fights: Vec<_> = self.repairs.iter().filter(|(_, _, repairs)| repairs.is_fight(now, by)).collect();
+        let [(app, _, repairs), ..] = fights.as_slice() else {
             self.context.clear("DriftFighting");
             return;
         };

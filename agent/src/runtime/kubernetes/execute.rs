@@ -38,17 +38,18 @@ pub(super) struct Hands<'a> {
 /// The kinds whose definition was applied, and when: for a moment the server
 /// may judge an object by the one before.
 #[derive(Default)]
-pub(super) struct Defined(Mutex<BTreeMap<Kind, Instant>>);
+pub(super) struct Defined(Mutex<Vec<(Kind, Instant)>>);
 
 impl Defined {
     fn note(&self, definition: &Value) {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.retain(|(_, since)| since.elapsed() < YOUNG);
         kinds.extend(defined_by(definition).into_iter().map(|it| (it.kind, Instant::now())));
     }
 
     fn is_young(&self, kind: &Kind) -> bool {
         let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.get(kind).is_some_and(|since| since.elapsed() < YOUNG)
+        kinds.iter().any(|(it, since)| it == kind && since.elapsed() < YOUNG)
     }
 }
 

@@ -198,12 +198,13 @@ pub(super) fn wanted(
 
 /// What an app may want, by its manifests alone: in a namespace or in none.
 pub(super) fn possible(spec: &KubernetesSpec, manifests: Vec<Manifest>, brings: Option<&str>) -> Vec<ObjectId> {
-    let ids = manifests.into_iter().flat_map(|it| {
+    let mut ids: Vec<ObjectId> = brings.map(namespace).into_iter().collect();
+    for it in manifests {
         let namespace = it.namespace.or_else(|| spec.namespace.clone()).unwrap_or_else(|| "default".to_owned());
-        let (kind, name) = (it.kind, it.name);
-        [None, Some(namespace)].map(|namespace| ObjectId { kind: kind.clone(), namespace, name: name.clone() })
-    });
-    ids.chain(brings.map(namespace)).collect()
+        ids.push(ObjectId { kind: it.kind.clone(), namespace: None, name: it.name.clone() });
+        ids.push(ObjectId { kind: it.kind, namespace: Some(namespace), name: it.name });
+    }
+    ids
 }
 
 fn resource(manifest: &Manifest, resources: &Resources, defined: &[Resource]) -> Result<Resource, RuntimeError> {
