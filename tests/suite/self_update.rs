@@ -228,6 +228,23 @@ fn one_that_never_reaches_the_repository_goes_back_by_itself_and_is_blocked_the_
 }
 
 #[test]
+fn a_trial_that_is_interrupted_has_the_rest_of_its_time_and_is_not_called_hung() {
+    let (mut updates, first) = Updates::new(20);
+    updates.run();
+    updates.stage.device.wait_steady(&first, 30);
+    let digest = updates.publish("deaf", &updates.with_other_words(b"info/refs?service=", b"info/nope?service="));
+    updates.want(VERSION, "deaf", &digest);
+    updates.stage.device.sync();
+    wait_reason(&updates, "OnTrial", 30);
+    std::thread::sleep(Duration::from_secs(10));
+    updates.supervisor().kill();
+    wait_reason(&updates, "NotInTime", 30);
+    let failed = &updates.record()["failed"][0];
+    assert_eq!((&failed["blocked"], &failed["reason"]), (&false.into(), &"NotInTime".into()), "{failed}");
+    assert_eq!(updates.supervisor().starts(), 2, "it went back by itself, not by the kernel's alarm");
+}
+
+#[test]
 fn one_too_old_for_the_repository_takes_its_successor_from_it() {
     let (mut updates, first) = Updates::new(60);
     let new = std::fs::read(&updates.base).unwrap();

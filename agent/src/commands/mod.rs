@@ -170,7 +170,8 @@ async fn dispatch(Invocation { global, command }: Invocation) -> Result<ExitCode
 
 /// The settings to run by. Where they are those that a downloaded agent knew all
 /// of, what this one does not know is passed over: the way back must not end at
-/// a key. Nowhere else, for one that is mistyped may be what chooses the apps.
+/// a key. Nowhere else, for one that is mistyped may be what chooses the apps; and
+/// nothing of `[device]`, which does.
 fn settings(global: &Global, store: &Path, launched: &Launched) -> Result<Settings, Failure> {
     let (file, flags) = (global.config.as_deref(), &global.set);
     let read = config::read(file, flags).and_then(|inputs| Ok((inputs.settings()?, inputs.print().copied())));
@@ -185,7 +186,8 @@ fn settings(global: &Global, store: &Path, launched: &Launched) -> Result<Settin
         }
         Err(error) => error,
     };
-    let known = |inputs: &Inputs| inputs.print().is_some_and(|print| start::knew(store, print));
+    let known =
+        |inputs: &Inputs| !inputs.is_stranger() && inputs.print().is_some_and(|print| start::knew(store, print));
     match config::read_of_any_age(file, flags).ok().filter(known).map(|inputs| inputs.settings()) {
         Some(Ok(mut settings)) => {
             settings.passed_over = Some(error.to_string());

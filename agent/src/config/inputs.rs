@@ -83,6 +83,8 @@ pub struct Inputs {
     lenient: bool,
     /// Of all that was read, in order.
     print: Option<Digest>,
+    /// Something that was passed over says what this device is.
+    is_stranger: bool,
 }
 
 impl Inputs {
@@ -101,6 +103,17 @@ impl Inputs {
     #[must_use]
     pub fn print(&self) -> Option<&Digest> {
         self.print.as_ref()
+    }
+
+    /// Whether what was passed over may be what chooses this device's apps: by
+    /// the rest alone all of them might go.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.is_stranger
+    }
+
+    fn pass_over(&mut self, key: &str) {
+        self.is_stranger |= key.split('.').next() == Some("device");
     }
 
     fn read(&mut self, text: &str) {
@@ -175,6 +188,7 @@ impl Inputs {
     fn add_value(&mut self, key: &str, value: &DeValue<'_>, place: Place) -> Result<(), ConfigError> {
         let Some((key, kind)) = keys::KEYS.iter().copied().find(|(name, _)| *name == key) else {
             if self.lenient {
+                self.pass_over(key);
                 return Ok(());
             }
             let (cause, hint) = if keys::is_table(key) {
@@ -187,7 +201,11 @@ impl Inputs {
         let said = Said { value: (), key, place };
         let Some(value) = taken(kind, value) else {
             let wrong = said.wrong(format!("expected {}", kind.expected()), None);
-            return if self.lenient { Ok(()) } else { Err(wrong) };
+            if !self.lenient {
+                return Err(wrong);
+            }
+            self.pass_over(key);
+            return Ok(());
         };
         if let (Value::Labels(new), Some(Said { value: Value::Labels(old), .. })) = (&value, self.values.get_mut(key)) {
             old.extend(new.clone());

@@ -181,6 +181,12 @@ fn keys_of_a_later_agent_are_passed_over_where_it_is_asked_for_one_of_ours() {
     let inputs = super::read_of_any_age(Some(&file), &["update.who=me".to_owned()]).unwrap();
     assert_eq!((inputs.store(), super::store(Some(&file), &[])), (folder.path().join("s"), folder.path().join("s")));
     assert_eq!(inputs.socket(), super::Inputs::default().socket());
+    assert!(!inputs.is_stranger());
+    // By what is left of these a device might have no apps at all.
+    for line in ["[device]\ntenant = \"a\"", "[device.labels]\nfloor = 3", "device = 1"] {
+        std::fs::write(&file, line).unwrap();
+        assert!(super::read_of_any_age(Some(&file), &[]).unwrap().is_stranger(), "{line}");
+    }
     std::fs::write(&file, "[store\n").unwrap();
     assert!(super::read_of_any_age(Some(&file), &[]).is_err());
 }

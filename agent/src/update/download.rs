@@ -231,3 +231,14 @@ fn client(settings: &UpdateSettings) -> Result<Client, Box<dyn std::error::Error
     }
     Ok(builder.build()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn no_secret_of_an_address_is_shown() {
+        assert_eq!(shown("https://x/a-aarch64?sv=1&sig=secret#part"), "https://x/a-aarch64");
+        assert_eq!(shown("https://x/a-aarch64"), "https://x/a-aarch64");
+    }
+}

@@ -193,6 +193,8 @@ mod tests {
         check("a eyJhbGciOi.eyJzdWIi.c2ln b", "a [redacted] b");
         check("Authorization: Bearer abcdef123", "Authorization: [redacted] [redacted]");
         check("password=geheim&x=1", "password=[redacted]&x=1");
+        check("https://x/a?sv=1&sig=Zm9v%3D&se=2: 403", "https://x/a?sv=1&sig=[redacted]&se=2: 403");
+        check("X-Amz-Signature=abc, design: x", "X-Amz-Signature=[redacted], design: x");
         check("{\"db_password\": \"ge heim\", \"a\": 1}", "{\"db_password\": \"[redacted]\", \"a\": 1}");
         check("PASSWORD: geheim", "PASSWORD: [redacted]");
         check("token_file = \"/etc/burgee/join-token\"", "token_file = \"/etc/burgee/join-token\"");
